@@ -1,0 +1,31 @@
+# Each target is one line of intent. `make repro` and `make test` need nothing but git, make and Python 3.11 with pip.
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+export PATH := $(VENV)/bin:$(PATH)
+.PHONY: setup repro test lint ui compare bench
+.DEFAULT_GOAL := repro
+
+setup: .venv/installed                            ## make .venv with the pinned packages
+
+repro: setup                                      ## run what changed and print the table of methods
+	python -m stages.check && dvc repro && cat out/report/table.md
+
+test: setup                                       ## run the tests
+	python -m pytest
+
+lint: setup                                       ## style and types
+	ruff check . && ruff format --check . && mypy
+
+compare: setup                                    ## one experiment a method, and a table of them all
+	python -m stages.compare
+
+ui: setup                                         ## publish every experiment to MLflow and serve its UI
+	python -m stages.ui
+
+bench: setup                                      ## the benchmarks, each a table
+	python -m benchmarks.table1 && python -m benchmarks.decompositions
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@

@@ -1,0 +1,148 @@
+"""Speed of every decomposition against NumPy's and SciPy's own routines, and its error against the optimum.
+
+Run it by `python -m benchmarks.decompositions`.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dgetc2, dpstrf
+from torch import Tensor
+
+from vtp.decompositions import METHODS, NotDecomposable, decompose
+
+Array = NDArray[Any]
+
+SHAPES = [(768, 768), (768, 3072), (3072, 768)]
+LAYERS = 12
+MATRICES_PER_LAYER = {(768, 768): 4, (3072, 768): 1, (768, 3072): 1}
+REPEATS = 3
+
+PLAIN: dict[str, dict[str, Callable[[Array], object]]] = {
+    "svd": {
+        "numpy svd": lambda a: np.linalg.svd(a, full_matrices=False),
+        "scipy svd": lambda a: scipy.linalg.svd(a, full_matrices=False),
+    },
+    "svd_full": {"numpy svd": np.linalg.svd, "scipy svd": scipy.linalg.svd},
+    "svd_randomized": {"scipy svd": lambda a: scipy.linalg.svd(a, full_matrices=False)},
+    "qr_full": {"numpy qr": lambda a: np.linalg.qr(a, mode="complete"), "scipy qr": scipy.linalg.qr},
+    "qr_reduced": {"numpy qr": np.linalg.qr, "scipy qr": lambda a: scipy.linalg.qr(a, mode="economic")},
+    "qr_pivoted": {"scipy qr": lambda a: scipy.linalg.qr(a, mode="economic", pivoting=True)},
+    "cod": {"scipy qr": lambda a: scipy.linalg.qr(a, mode="economic", pivoting=True)},
+    "lu": {"scipy lu": lambda a: scipy.linalg.lu(a, p_indices=True)},
+    "lu_complete": {"LAPACK getc2": lambda a: dgetc2(a) if len(a) == a.shape[1] else None},
+    "cholesky": {"LAPACK pstrf": lambda a: dpstrf(a @ a.T if len(a) < a.shape[1] else a.T @ a)},
+    "evd": {"numpy eig": lambda a: np.linalg.eig(a) if len(a) == a.shape[1] else None},
+}
+"""The plain routines, which neither fix signs, find ranks nor check for NaN as ours do."""
+
+
+def machine() -> str:
+    """The processor, how many of its cores this process may use, and the versions that matter."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    model = names[0] if names else platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}"
+    return f"{model}, {cores} cores; {versions}"
+
+
+def factorise(matrix: Tensor, method: str) -> None:
+    """Decompose and form the factors of a truncation, or be refused."""
+    with suppress(NotDecomposable):
+        _ = decompose(matrix, method).factors
+
+
+def best_seconds(routines: list[Callable[[], object]]) -> list[float]:
+    """The fastest run of each routine; taking turns, all of them see the same load of the machine."""
+    best = [float("inf")] * len(routines)
+    for _ in range(REPEATS):
+        for index, routine in enumerate(routines):
+            start = time.perf_counter()
+            routine()
+            best[index] = min(best[index], time.perf_counter() - start)
+    return best
+
+
+def speed_table() -> None:
+    """Seconds of ours and of the plain routines, and their ratio."""
+    print(f"{'method':15}{'shape':>11}{'ours':>9}   plain routines: seconds (ours / plain)")
+    for method, plain in PLAIN.items():
+        for shape in SHAPES:
+            matrix = torch.from_numpy(np.random.default_rng(0).standard_normal(shape))
+            routines = [partial(routine, matrix.numpy()) for routine in plain.values()]
+            ours, *others = best_seconds([partial(factorise, matrix, method), *routines])
+            compared = "   ".join(
+                f"{name} {seconds:.3f} ({ours / seconds:.2f})"
+                for name, seconds in zip(plain, others, strict=True)
+                if seconds > 1e-4
+            )
+            print(f"{method:15}{shape[0]:>6}x{shape[1]:<4}{ours:9.3f}   {compared}")
+
+
+def model_table() -> None:
+    """Seconds for all matrices of a 12-layer model of dimension 768."""
+    rng = np.random.default_rng(0)
+    layers = [
+        torch.from_numpy(rng.standard_normal(shape))
+        for _ in range(LAYERS)
+        for shape, count in MATRICES_PER_LAYER.items()
+        for _ in range(count)
+    ]
+    total = 0.0
+    print(f"\n{'method':15}{'seconds for ' + str(len(layers)) + ' matrices':>26}")
+    for method in PLAIN:
+        start = time.perf_counter()
+        for matrix in layers:
+            factorise(matrix, method)
+        seconds = time.perf_counter() - start
+        total += seconds
+        print(f"{method:15}{seconds:26.1f}")
+    print(f"{'all':15}{total:26.1f}")
+
+
+def error_table() -> None:
+    """Truncation error at half the rank by the Eckart-Young optimum, on three matrices."""
+    rng = np.random.default_rng(0)
+    flat = rng.standard_normal((768, 768))
+    U, _, V = np.linalg.svd(flat)
+    decaying = (U / np.arange(1, 769)) @ V
+    symmetric = flat + flat.T
+    spectra = {"gaussian": flat, "1/i": decaying, "symmetric": symmetric}
+    print(f"\n{'error at rank 384 / optimum':28}" + "".join(f"{name:>12}" for name in spectra))
+    for method in METHODS:
+        ratios = [error_ratio(torch.from_numpy(matrix), method) for matrix in spectra.values()]
+        print(f"{method:28}" + "".join(f"{ratio:12.4f}" for ratio in ratios))
+
+
+def error_ratio(matrix: Tensor, method: str) -> float:
+    """NaN where the method refuses."""
+    rank = min(matrix.shape) // 2
+    optimum = np.linalg.norm(np.linalg.svd(matrix.numpy(), compute_uv=False)[rank:])
+    try:
+        left, right = decompose(matrix, method).truncate(rank)
+    except NotDecomposable:
+        return float("nan")
+    return float((matrix - left @ right).norm()) / float(optimum)
+
+
+def main() -> None:
+    print(machine())
+    speed_table()
+    model_table()
+    error_table()
+
+
+if __name__ == "__main__":
+    main()

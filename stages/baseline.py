@@ -1,0 +1,31 @@
+"""baseline: train the dense model from its initialisation."""
+
+from stages import PARAMS, run_stage
+from stages.training import load_data, run_training, set_up
+from vtp.data.batches import normalisation
+from vtp.models import initialised
+from vtp.models.architecture import spec_of
+from vtp.params import load_params
+from vtp.train import Recipe
+
+
+def main() -> None:
+    """Read params.yaml and the data set; write the dense model and its history."""
+    params = load_params(PARAMS)
+    device = set_up(params)
+    dataset = load_data(device)
+    spec = spec_of(
+        params.model,
+        channels=dataset.channels,
+        classes=len(dataset.class_names),
+        image_size=params.data.image_size,
+    )
+    model = initialised(spec, params.seed, *normalisation(dataset.train)).to(device)
+    recipe = Recipe(
+        "baseline", params.seed, params.baseline.epochs, params.baseline.learning_rate, params.training
+    )
+    run_training(model, dataset, recipe)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,57 @@
+"""decompose METHOD: put low-rank factors in place of the slim model's weights."""
+
+import sys
+from dataclasses import asdict
+
+from stages import PARAMS, model_path, report_path, run_stage
+from stages.training import load_data, set_up
+from vtp.checkpoint import load, save
+from vtp.errors import UserError
+from vtp.files import write_json
+from vtp.lowrank import LayerReport, calibration_images, factorise, moments
+from vtp.measure import accuracy, macs, parameters
+from vtp.params import load_params
+
+
+def main() -> None:
+    """Read the slim model; write the factorised one and a report of each layer."""
+    params = load_params(PARAMS)
+    method = sys.argv[1] if len(sys.argv) == 2 else ""
+    if method not in params.methods:
+        raise UserError(
+            f"stages.decompose: the method is {method!r}, but must be one of {', '.join(params.methods)}"
+        )
+    device = set_up(params)
+    dataset = load_data(device)
+    pruned = load(model_path("prune"))
+    images = calibration_images(dataset.train.images, params.decompose.calibration_images, params.seed)
+    flows = moments(pruned.to(device), images)
+    factorised, layers = factorise(pruned.cpu(), method, params.decompose, flows)
+    stage = f"decompose/{method}"
+    save(factorised, model_path(stage))
+    left_dense = [layer for layer in layers if layer.rank is None]
+    report = {
+        "method": method,
+        "validation_accuracy": accuracy(factorised.to(device), dataset.validation),
+        "parameters": parameters(factorised.spec),
+        "macs": macs(factorised.spec),
+        "kept": {
+            "parameters": sum(layer.parameters for layer in layers) / sum(map(_dense_size, layers)),
+            "macs": sum(layer.macs for layer in layers)
+            / sum(_dense_size(layer) * flows[layer.layer].positions for layer in layers),
+        },
+        "layers": [asdict(layer) for layer in layers],
+    }
+    write_json(report_path(stage), report)
+    print(
+        f"decompose {method}: {len(layers) - len(left_dense)} of {len(layers)} layers factorised, "
+        f"{report['parameters']:,} parameters, validation accuracy {report['validation_accuracy']:.4f}"
+    )
+
+
+def _dense_size(layer: LayerReport) -> int:
+    return layer.shape[0] * layer.shape[1]
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,27 @@
+"""sparsify: train on with importance scores under L1, so that the dimensions that matter little show."""
+
+from dataclasses import replace
+
+from stages import PARAMS, model_path, run_stage
+from stages.training import load_data, run_training, set_up
+from vtp.checkpoint import load
+from vtp.params import load_params
+from vtp.scores import L1, with_scores
+from vtp.train import Recipe
+
+
+def main() -> None:
+    """Read the dense model; write the scored model after the last epoch, where the scores are sparsest."""
+    params = load_params(PARAMS)
+    device = set_up(params)
+    dataset = load_data(device)
+    model = with_scores(load(model_path("baseline")), params.sparsify.sites).to(device)
+    recipe = Recipe(
+        "sparsify", params.seed, params.sparsify.epochs, params.sparsify.learning_rate, params.training
+    )
+    l1 = L1(params.sparsify.l1, params.sparsify.step == "proximal")
+    run_training(model, dataset, replace(recipe, keep_best=False, l1=l1))
+
+
+if __name__ == "__main__":
+    run_stage(main)

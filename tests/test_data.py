@@ -1,0 +1,201 @@
+"""The data set as a file, and batches of it."""
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from vtp.data.batches import augment, batches, eval_batches, normalisation
+from vtp.data.dataset import SPLITS, Dataset, Split, load_dataset, save_dataset
+from vtp.errors import UserError
+
+
+def make_split(count: int, channels: int = 3, size: int = 8, seed: int = 0) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, channels, size, size), generator=generator, dtype=torch.uint8)
+    return Split(images, torch.randint(0, 3, (count,), generator=generator))
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    return Dataset(make_split(20, seed=1), make_split(5, seed=2), make_split(7, seed=3), ("a", "b", "ç"))
+
+
+class TestFile:
+    def test_round_trip(self, dataset: Dataset, tmp_path: Path) -> None:
+        save_dataset(dataset, tmp_path / "d.safetensors")
+        loaded = load_dataset(tmp_path / "d.safetensors")
+        assert loaded.class_names == dataset.class_names
+        for name in SPLITS:
+            before, after = getattr(dataset, name), getattr(loaded, name)
+            assert after.images.dtype == torch.uint8
+            assert after.labels.dtype == torch.int64
+            assert torch.equal(after.images, before.images)
+            assert torch.equal(after.labels, before.labels)
+
+    def test_equal_data_give_equal_bytes(self, dataset: Dataset, tmp_path: Path) -> None:
+        save_dataset(dataset, tmp_path / "a")
+        save_dataset(load_dataset(tmp_path / "a"), tmp_path / "b")
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+        with safe_open(tmp_path / "a", framework="pt") as file:
+            assert list(file.metadata()) == ["dataset"]
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"d.safetensors: no such file"):
+            load_dataset(tmp_path / "d.safetensors")
+
+    @pytest.mark.parametrize("kept", [0, 7, 100, -1])
+    def test_truncated_file(self, dataset: Dataset, tmp_path: Path, kept: int) -> None:
+        path = tmp_path / "d.safetensors"
+        save_dataset(dataset, path)
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(UserError, match=r"d.safetensors: truncated, altered or not a data set"):
+            load_dataset(path)
+
+    @given(where=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
+    @settings(max_examples=60, deadline=None)
+    def test_one_altered_byte(self, tmp_path_factory: pytest.TempPathFactory, where: float, flipped: int) -> None:
+        path = tmp_path_factory.mktemp("altered") / "d.safetensors"
+        train, validation, test = (make_split(4, 1, 4, seed) for seed in range(3))
+        save_dataset(Dataset(train, validation, test, ("a", "b", "c")), path)
+        content = bytearray(path.read_bytes())
+        content[int(where * len(content))] ^= flipped
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="truncated, altered or not a data set"):
+            load_dataset(path)
+
+    @pytest.mark.parametrize("metadata", [None, {"spec": "{}"}, {"dataset": "[]"}, {"dataset": "{"}])
+    def test_foreign_file(self, tmp_path: Path, metadata: dict[str, str] | None) -> None:
+        save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors", metadata=metadata)
+        with pytest.raises(UserError, match=r"foreign.safetensors: truncated, altered or not a data set"):
+            load_dataset(tmp_path / "foreign.safetensors")
+
+    def test_other_class_names_do_not_go_unseen(self, dataset: Dataset, tmp_path: Path) -> None:
+        save_dataset(dataset, tmp_path / "d")
+        with safe_open(tmp_path / "d", framework="pt") as file:
+            description = json.loads(file.metadata()["dataset"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description["class_names"] = ["b", "a", "ç"]
+        save_file(tensors, tmp_path / "d", metadata={"dataset": json.dumps(description)})
+        with pytest.raises(UserError, match="altered"):
+            load_dataset(tmp_path / "d")
+
+
+def test_moves_between_devices(dataset: Dataset) -> None:
+    moved = dataset.to("meta")
+    assert moved.class_names == dataset.class_names
+    for name in SPLITS:
+        split = getattr(moved, name)
+        assert split.images.device.type == split.labels.device.type == "meta"
+        assert len(split) == len(getattr(dataset, name))
+
+
+def test_digest_tells_data_sets_apart(dataset: Dataset) -> None:
+    assert dataset.channels == 3
+    before = dataset.digest()
+    assert replace(dataset, class_names=("a", "b", "c")).digest() != before
+    assert replace(dataset, train=dataset.validation, validation=dataset.train).digest() != before
+    dataset.test.labels[-1] += 1
+    assert dataset.digest() != before
+
+
+class TestNormalisation:
+    def test_equals_the_plain_form(self) -> None:
+        split = make_split(50)
+        mean, deviation = normalisation(split)
+        plain = split.images.double().transpose(0, 1).flatten(1)
+        assert mean == pytest.approx(plain.mean(1).tolist())
+        assert deviation == pytest.approx(plain.std(1, unbiased=False).tolist())
+
+    def test_constant_channel_can_be_divided_by(self) -> None:
+        split = make_split(5)
+        split.images[:, 1] = 200
+        mean, deviation = normalisation(split)
+        assert mean[1] == 200.0
+        assert deviation[1] == 1.0
+
+
+@st.composite
+def image_batches(draw: st.DrawFn) -> torch.Tensor:
+    shape = tuple(draw(st.integers(1, high)) for high in (4, 3, 7, 7))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+class TestAugment:
+    @given(images=image_batches(), padding=st.integers(0, 3), flip=st.booleans(), seed=st.integers(0, 99))
+    @settings(deadline=None)
+    def test_each_result_is_a_crop_of_its_padded_image(
+        self, images: torch.Tensor, padding: int, flip: bool, seed: int
+    ) -> None:
+        before = images.clone()
+        results = augment(images, torch.Generator().manual_seed(seed), padding, flip)
+        assert torch.equal(images, before)
+        assert results.dtype == torch.uint8
+        assert results.shape == images.shape
+        height, width = images.shape[-2:]
+        shifts = list(product(range(2 * padding + 1), repeat=2))
+        for padded, result in zip(functional.pad(images, (padding,) * 4), results, strict=True):
+            crops = [padded[:, y : y + height, x : x + width] for y, x in shifts]
+            crops += [crop.flip(-1) for crop in crops] if flip else []
+            assert any(torch.equal(result, crop) for crop in crops)
+
+    @given(images=image_batches(), seed=st.integers(0, 99))
+    @settings(deadline=None)
+    def test_no_padding_and_no_flip_is_the_identity(self, images: torch.Tensor, seed: int) -> None:
+        assert torch.equal(augment(images, torch.Generator().manual_seed(seed), 0, False), images)
+
+    def test_every_shift_and_both_directions_occur(self) -> None:
+        image = make_split(1, size=5).images
+        images = image.expand(2000, -1, -1, -1)
+        results = augment(images, torch.Generator().manual_seed(0), 1, True)
+        _, counts = results.flatten(1).unique(dim=0, return_counts=True)
+        assert len(counts) == 18
+        assert counts.min() > 2000 / 18 / 2
+        assert counts.max() < 2000 / 18 * 2
+
+
+def all_of(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*batches(*arguments), strict=True)  # type: ignore[arg-type]
+    return torch.cat(images), torch.cat(labels)
+
+
+class TestBatches:
+    @given(count=st.integers(1, 40), batch_size=st.integers(1, 50), epoch=st.integers(0, 5))
+    @settings(max_examples=40, deadline=None)
+    def test_every_image_once_with_its_label(self, count: int, batch_size: int, epoch: int) -> None:
+        images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+        split = Split(images, torch.arange(count) * 10)
+        sizes = [len(labels) for _, labels in batches(split, batch_size, 0, epoch, 0, True)]
+        assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+        assert sum(sizes) == count
+        assert sizes[-1] > 1 or batch_size == 1 or count == 1
+        seen, labels = all_of(split, batch_size, 0, epoch, 0, True)
+        assert labels.tolist() == (seen[:, 0, 0, 0].long() * 10).tolist()
+        assert sorted(labels.tolist()) == split.labels.tolist()
+
+    def test_a_function_of_seed_and_epoch(self) -> None:
+        split = make_split(30)
+        first = all_of(split, 8, 5, 2, 1, True)
+        torch.manual_seed(99)  # the global generator plays no part
+        again = all_of(split, 8, 5, 2, 1, True)
+        assert torch.equal(first[0], again[0])
+        assert torch.equal(first[1], again[1])
+        for seed, epoch in ((5, 3), (6, 2), (2, 5)):
+            other = all_of(split, 8, seed, epoch, 1, True)
+            assert not torch.equal(first[0], other[0])
+
+    def test_evaluation_keeps_order_and_pixels(self) -> None:
+        split = make_split(10)
+        parts = list(eval_batches(split, 4))
+        assert [len(labels) for _, labels in parts] == [4, 4, 2]
+        assert torch.equal(torch.cat([images for images, _ in parts]), split.images)
+        assert torch.equal(torch.cat([labels for _, labels in parts]), split.labels)

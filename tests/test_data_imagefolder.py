@@ -1,0 +1,132 @@
+"""The source `imagefolder`: directories and archives as they should be."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from imagefolders import COUNTS, PARAMS, fetched, packed, pixels, saved, write_images
+from PIL import Image
+
+from vtp.data.imagefolder import fetch_imagefolder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images")
+
+
+def test_directory(images: Path, tmp_path: Path) -> None:
+    dataset = fetch_imagefolder(PARAMS, 0, tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    expected = [pixels(f"test/{name}/{number}") for name in ("cat", "dog") for number in range(2)]
+    assert np.array_equal(dataset.test.images.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4
+    assert dataset.validation.labels.tolist() == [0, 1]
+    found = torch.cat([dataset.train.images, dataset.validation.images]).permute(0, 2, 3, 1).numpy()
+    expected = [pixels(f"train/{name}/{number}") for name in ("cat", "dog") for number in range(5)]
+    assert sorted(image.tobytes() for image in found) == sorted(image.tobytes() for image in expected)
+
+
+def test_validation_is_drawn_by_seed(images: Path, tmp_path: Path) -> None:
+    drawn = {fetch_imagefolder(PARAMS, seed, tmp_path).validation.images.numpy().tobytes() for seed in range(5)}
+    assert len(drawn) > 1
+
+
+def test_own_validation_folder(images: Path) -> None:
+    shutil.copytree(images / "test", images / "val")
+    dataset = fetched(images)
+    assert len(dataset.train) == 10
+    assert torch.equal(dataset.validation.images, dataset.test.images)
+    assert dataset.validation.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
+@pytest.mark.parametrize("prefix", ["", "./", "photos/", "./photos/"])
+def test_archives_give_the_same_bytes(images: Path, tmp_path: Path, name: str, prefix: str) -> None:
+    expected = saved(fetched(images), tmp_path)
+    path = packed(images, name, prefix, backwards=True)
+    before = sorted(tmp_path.iterdir())
+    assert saved(fetched(path), tmp_path) == expected
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_directory_within_a_directory_and_linked(images: Path, tmp_path: Path) -> None:
+    expected = saved(fetched(images), tmp_path)
+    outer = tmp_path / "outer" / "photos"
+    outer.mkdir(parents=True)
+    for folder in COUNTS:
+        (outer / folder).symlink_to(images / folder)
+    (outer.parent / "README.txt").touch()
+    assert saved(fetched(outer.parent), tmp_path) == expected
+
+
+def test_files_that_systems_leave_behind_are_skipped(images: Path, tmp_path: Path) -> None:
+    expected = saved(fetched(images), tmp_path)
+    for name in (".DS_Store", "train/.DS_Store", "train/cat/._0.png", "__MACOSX/train/cat/._0.png"):
+        (images / name).parent.mkdir(exist_ok=True, parents=True)
+        (images / name).write_bytes(b"not an image")
+    (images / ".git").mkdir()
+    (images / "README.md").write_text("other files beside the folders are left alone")
+    assert saved(fetched(images), tmp_path) == expected
+    assert saved(fetched(packed(images, "a.zip", "photos/")), tmp_path) == expected
+
+
+def test_class_may_have_the_name_of_a_folder(images: Path) -> None:
+    for folder in COUNTS:
+        (images / folder / "dog").rename(images / folder / "train")
+    assert fetched(images).class_names == ("cat", "train")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_any_mode_and_size(images: Path, mode: str) -> None:
+    path = images / "test/cat/0.tif"
+    (images / "test/cat/0.png").unlink()
+    if mode == "I;16":
+        picture = Image.fromarray(np.full((9, 13), 100 * 256, dtype=np.uint16))
+    else:
+        picture = Image.new("RGB", (13, 9), (100, 100, 100)).convert(mode)
+    picture.save(path)
+    image = fetched(images).test.images[0]
+    assert image.shape == (3, 6, 6)
+    if mode != "1":
+        assert (image.int() - 100).abs().max() <= 2
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "webp", "ppm", "tif"])
+def test_any_format_whatever_its_name(images: Path, suffix: str) -> None:
+    Image.new("RGB", (40, 20), (200, 50, 0)).save(images / f"test/cat/0.{suffix}")
+    if suffix != "png":
+        (images / f"test/cat/0.{suffix}").replace(images / "test/cat/0.png")
+    red, green, blue = fetched(images).test.images[0].float().mean((1, 2)).tolist()
+    assert (red, green, blue) == pytest.approx((200, 50, 0), abs=4)
+
+
+def test_palette_with_transparency(images: Path) -> None:
+    picture = Image.new("P", (6, 6), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    picture.save(images / "test/cat/0.png", transparency=bytes([0, 128]))
+    assert fetched(images).test.images[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_reducing_averages(images: Path) -> None:
+    stripes = np.zeros((60, 60, 3), dtype=np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(images / "test/cat/0.png")
+    assert (fetched(images).test.images[0].int() - 100).abs().max() <= 5
+
+
+def test_no_progress_bar_without_a_terminal(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fetched(images)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_bar_on_a_terminal(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    fetched(images)
+    assert "14/14" in terminal.getvalue()

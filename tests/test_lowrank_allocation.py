@@ -1,0 +1,73 @@
+"""Ranks under a budget: the optimum by brute force, and how near to the budget they come."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from vtp.lowrank.allocation import Choices, uniform, water_filling
+
+Layers = dict[str, Choices]
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> Layers:
+    """Up to four layers; each further rank costs the same more and leaves less error, or as much."""
+    drawn = {}
+    for index in range(draw(st.integers(1, 4))):
+        step, ranks = draw(st.integers(1, 30)), draw(st.integers(0, 5))
+        dense = step * ranks + draw(st.integers(1, step))
+        errors = sorted(draw(st.lists(st.floats(0, 1), min_size=ranks, max_size=ranks)), reverse=True)
+        drawn[f"layer {index}"] = Choices(step * np.arange(1.0, ranks + 1), np.array(errors), float(dense))
+    return drawn
+
+
+def options(layer: Choices) -> list[tuple[int | None, float, float]]:
+    """(rank, cost, error) of every choice."""
+    ranks = [(i + 1, layer.costs[i], layer.errors[i]) for i in range(len(layer.costs))]
+    return [*ranks, (None, layer.dense, 0.0)]
+
+
+def totals(drawn: Layers, ranks: dict[str, int | None]) -> tuple[float, float]:
+    """(cost, error) of a choice for every layer."""
+    chosen = [next(o for o in options(layer) if o[0] == ranks[name]) for name, layer in drawn.items()]
+    return sum(cost for _, cost, _ in chosen), sum(error for *_, error in chosen)
+
+
+@settings(deadline=None, max_examples=40)
+@given(layers(), st.integers(0, 199))
+def test_water_filling_is_the_optimum(drawn: Layers, spare: int) -> None:
+    dense = sum(layer.dense for layer in drawn.values())
+    budget = sum(layer.least for layer in drawn.values()) + spare + 0.5  # costs are whole: no ties by rounding
+    keep = budget / dense
+    assume(keep <= 1)
+    everything = [
+        (sum(cost for _, cost, _ in combination), sum(error for *_, error in combination))
+        for combination in product(*(options(layer) for layer in drawn.values()))
+    ]
+    within = [error for cost, error in everything if cost <= budget]
+    ranks = water_filling(drawn, keep)
+    assert ranks.keys() == drawn.keys()
+    cost, error = totals(drawn, ranks)
+    assert cost <= budget
+    assert error == pytest.approx(min(within), abs=2e-6)  # the gap that HiGHS leaves is 1e-6
+
+
+@settings(deadline=None, max_examples=50)
+@given(layers(), st.floats(0.05, 1.0))
+def test_uniform_is_within_one_rank_of_the_budget(drawn: Layers, keep: float) -> None:
+    for layer in drawn.values():
+        assume(len(layer.costs) > 0 and layer.costs[0] <= keep * layer.dense)
+    cost, _ = totals(drawn, uniform(drawn, keep))
+    budget = keep * sum(layer.dense for layer in drawn.values())
+    assert abs(cost - budget) <= max(layer.costs[0] for layer in drawn.values())
+
+
+@given(st.floats(0.05, 1.0), st.integers(2, 6))
+def test_uniform_treats_equal_layers_alike(keep: float, count: int) -> None:
+    layer = Choices(10 * np.arange(1.0, 11), np.linspace(1, 0.1, 10), 105.0)
+    assume(keep * layer.dense >= 10)
+    ranks = [rank or 11 for rank in uniform({str(i): layer for i in range(count)}, keep).values()]
+    assert max(ranks) - min(ranks) <= 1

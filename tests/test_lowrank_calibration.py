@@ -1,0 +1,111 @@
+"""Moments of what flows into a layer, and the square root of a covariance, singular or not."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import FAMILIES, random_images, random_model, small_spec
+from torch import Tensor
+from torch.nn import functional as F
+
+from vtp.lowrank import calibration_images, moments
+from vtp.lowrank.calibration import square_root
+from vtp.models import Model, factorisable
+
+
+@st.composite
+def covariances(draw: st.DrawFn) -> tuple[Tensor, int]:
+    """A covariance matrix of a known rank and scale, its spectrum over six decades, and that rank."""
+    size = draw(st.integers(1, 12))
+    rank = draw(st.integers(0, size))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q[:, :rank]
+    decades = torch.tensor(draw(st.lists(st.floats(-6, 0), min_size=rank, max_size=rank)), dtype=torch.float64)
+    scale = 10.0 ** draw(st.integers(-12, 12))
+    matrix = (basis * (scale * 10**decades)) @ basis.T
+    return (matrix + matrix.T) / 2, rank
+
+
+@settings(deadline=None, max_examples=60)
+@given(covariances())
+def test_the_square_root_and_its_pseudo_inverse(drawn: tuple[Tensor, int]) -> None:
+    covariance, rank = drawn
+    root, inverse = square_root(covariance)
+    size = float(covariance.norm())
+
+    def close(first: Tensor, second: Tensor, tolerance: float) -> None:
+        torch.testing.assert_close(first, second, rtol=0, atol=tolerance)
+
+    close(root, root.T, 1e-14 * size**0.5)
+    assert torch.linalg.eigvalsh(root).min() >= -1e-13 * size**0.5
+    close(root @ root, covariance, 1e-13 * size)
+    projector = root @ inverse
+    assert float(projector.trace()) == pytest.approx(rank, abs=1e-9)
+    close(projector, projector.T, 1e-9)
+    close(projector @ projector, projector, 1e-9)
+    close(projector @ covariance, covariance, 1e-9 * size)
+
+
+def direct_inputs(model: Model, images: Tensor) -> dict[str, Tensor]:
+    """The rows that each layer's weight matrix multiplies, of all images at once."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, layer: torch.nn.Module, inputs: Tensor) -> None:
+        if isinstance(layer, torch.nn.Conv2d):
+            inputs = F.unfold(inputs, layer.kernel_size, padding=layer.padding, stride=layer.stride).mT
+        found[name] = inputs.flatten(0, -2)
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs, name=name: keep(name, layer, inputs[0]))
+        for name, layer in factorisable(model).items()
+    ]
+    with torch.no_grad():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_moments_are_those_of_all_inputs_and_the_model_stays_as_it_was(family: str, count: int) -> None:
+    model = random_model(small_spec(family), seed=3)
+    images = random_images(model.spec, count)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found, expected = moments(model, images), direct_inputs(model, images)
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        centred = rows - rows.mean(0)
+        size = float(centred.square().mean()) + 1e-20
+        torch.testing.assert_close(found[name].mean, rows.mean(0), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            found[name].covariance, centred.T @ centred / len(rows), rtol=0, atol=1e-12 * size
+        )
+        assert found[name].positions == len(rows) // count
+    assert not model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+def test_the_last_block_asks_for_one_token() -> None:
+    model = random_model(small_spec("vit"), seed=3)
+    found = {name: flow.positions for name, flow in moments(model, random_images(model.spec)).items()}
+    tokens = 5
+    assert found["blocks.0.attention.query"] == found["blocks.0.mlp.up"] == tokens
+    assert found["blocks.1.attention.key"] == found["blocks.1.attention.value"] == tokens
+    one = ("attention.query", "attention.output", "mlp.up", "mlp.down")
+    assert {found[f"blocks.1.{layer}"] for layer in one} == {1}
+
+
+@given(size=st.integers(1, 40), count=st.integers(1, 60), seed=st.integers(0, 2**31))
+def test_calibration_images_are_drawn_once_each_by_the_seed(size: int, count: int, seed: int) -> None:
+    images = torch.arange(size, dtype=torch.uint8).view(-1, 1, 1, 1)
+    drawn = calibration_images(images, count, seed).flatten().tolist()
+    assert len(drawn) == min(size, count)
+    assert drawn == sorted(set(drawn))
+    assert drawn == calibration_images(images, count, seed).flatten().tolist()
+
+
+def test_another_seed_draws_other_images() -> None:
+    images = torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1)
+    assert not torch.equal(calibration_images(images, 50, 0), calibration_images(images, 50, 1))

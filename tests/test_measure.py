@@ -1,0 +1,134 @@
+"""What a model costs, by formula, and how well it does."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import FAMILIES, SEEDS, random_images, random_model, small_spec, specs, with_factors
+from torch.utils.flop_counter import FlopCounterMode
+
+from vtp.data.dataset import Split
+from vtp.measure import accuracy, accuracy_by_class, latency, logits, macs, parameters
+from vtp.models import Model, ModelSpec, build
+from vtp.models.vit import ViTSpec
+
+
+def labelled(spec: ModelSpec, count: int) -> Split:
+    """Random images, each class among them."""
+    return Split(random_images(spec, count), torch.arange(count) * 7 % spec.classes)
+
+
+def macs_by_formula(spec: ViTSpec) -> int:
+    """Multiply-accumulates of a vision transformer for one image, layer by layer, by hand."""
+
+    def linear(name: str, inputs: int, outputs: int, positions: int) -> int:
+        factor = spec.factors.get(name)
+        return positions * (factor.rank * (inputs + outputs) if factor else inputs * outputs)
+
+    patches = (spec.image_size // spec.patch_size) ** 2
+    tokens, total = patches + 1, patches * spec.channels * spec.patch_size**2 * spec.dim
+    for index, block in enumerate(spec.blocks):
+        name = f"blocks.{index}."
+        asking = 1 if index == len(spec.blocks) - 1 else tokens  # only the class token is read in the end
+        qk, v = sum(head.qk for head in block.heads), sum(head.v for head in block.heads)
+        total += linear(name + "attention.query", spec.dim, qk, asking)
+        total += linear(name + "attention.key", spec.dim, qk, tokens)
+        total += linear(name + "attention.value", spec.dim, v, tokens)
+        total += asking * tokens * (qk + v)  # scores, and sums weighted by them
+        total += linear(name + "attention.output", v, spec.dim, asking)
+        total += linear(name + "mlp.up", spec.dim, block.hidden, asking)
+        total += linear(name + "mlp.down", block.hidden, spec.dim, asking)
+    return total + spec.dim * spec.classes
+
+
+@settings(deadline=None, max_examples=8)
+@given(specs("vit"), st.integers(0, 3))
+def test_macs_are_those_of_the_formula(spec: ViTSpec, rank: int) -> None:
+    assert macs(spec) == macs_by_formula(spec)
+    if rank:
+        factorised = with_factors(spec, rank)
+        assert isinstance(factorised, ViTSpec)
+        assert macs(factorised) == macs_by_formula(factorised)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_macs_are_half_the_operations_that_pytorch_counts(family: str, rank: int) -> None:
+    spec = with_factors(small_spec(family), rank) if rank else small_spec(family)
+    image = torch.zeros(1, spec.channels, spec.image_size, spec.image_size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        build(spec)(image)
+    assert 2 * macs(spec) == counter.get_total_flops()
+
+
+def test_macs_of_a_residual_network_are_those_of_its_convolutions() -> None:
+    spec = small_spec("resnet18")  # 8×8 pixels, stem 8, blocks (8, 8, stride 1) and (12, 16, stride 2)
+    stem = 64 * 9 * 3 * 8
+    first = 64 * 9 * 8 * 8 * 2
+    second = 16 * (9 * 8 * 12 + 9 * 12 * 16 + 8 * 16)
+    head = 16 * 4
+    assert macs(spec) == stem + first + second + head
+    low = 64 * 2 * (9 * 8 + 8) * 2 + 16 * 2 * (9 * 8 + 12 + 9 * 12 + 16 + 8 + 16)
+    assert macs(with_factors(spec, 2)) == stem + low + head
+
+
+def test_parameters_are_counted_by_formula() -> None:
+    spec = small_spec("vit")  # patch 4 of 8, 3 channels, dim 16, 3 heads of 6, hidden 20, 2 blocks, 4 classes
+    block = 4 * 16 * 18 + 16 + 2 * 32 + 16 * 20 + 20 + 20 * 16 + 16
+    assert parameters(spec) == 48 * 16 + 16 + 16 + 5 * 16 + 2 * block + 32 + 16 * 4 + 4
+    low = 2 * (4 * (16 + 18) + 2 * (16 + 20))
+    assert parameters(spec) - parameters(with_factors(spec, 2)) == 2 * (4 * 16 * 18 + 2 * 16 * 20 - low)
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet18"])
+def test_logits_come_in_order_whatever_the_batch(family: str) -> None:
+    model = random_model(small_spec(family), seed=0)
+    split = labelled(model.spec, 601)  # three batches, the last one smaller
+    found = logits(model, split)
+    assert found.shape == (601, 4)
+    assert not found.requires_grad
+    with torch.no_grad():
+        one_by_one = torch.cat([model(image[None]) for image in split.images[::50]])
+    torch.testing.assert_close(found[::50], one_by_one, rtol=1e-9, atol=1e-9)
+    order = torch.randperm(601, generator=torch.Generator().manual_seed(0))
+    shuffled = logits(model, Split(split.images[order], split.labels[order]))
+    torch.testing.assert_close(shuffled, found[order], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_needs_no_mode_and_leaves_the_model_in_its_own(training: bool) -> None:
+    model = random_model(small_spec("vit", dropout=0.5), seed=0)
+    expected = logits(model.eval(), labelled(model.spec, 20))
+    assert torch.equal(logits(model.train(training), labelled(model.spec, 20)), expected)
+    assert model.training is training
+
+
+@settings(deadline=None, max_examples=15)
+@given(SEEDS, st.integers(4, 60))
+def test_accuracy_is_the_mean_over_classes_by_their_size(seed: int, count: int) -> None:
+    model: Model = random_model(small_spec("vit"), seed)
+    split = labelled(model.spec, count)
+    names = ("a", "b", "c", "d")
+    by_class = accuracy_by_class(model, split, names)
+    assert tuple(by_class) == names
+    sizes = torch.bincount(split.labels, minlength=4).tolist()
+    weighted = sum(by_class[name] * size for name, size in zip(names, sizes, strict=True)) / count
+    assert accuracy(model, split) == pytest.approx(weighted, abs=1e-12)
+    assert all(0 <= value <= 1 for value in by_class.values())
+
+
+def test_accuracy_of_labels_that_the_model_gives_is_one() -> None:
+    model = random_model(small_spec("vit"), seed=1)
+    images = random_images(model.spec, 50)
+    right = Split(images, logits(model, Split(images, torch.zeros(50))).argmax(1))
+    assert accuracy(model, right) == 1.0
+    assert accuracy(model, Split(images, (right.labels + 1) % 4)) == 0.0
+    half = torch.where(torch.arange(50) < 25, right.labels, (right.labels + 1) % 4)
+    assert accuracy(model, Split(images, half)) == 0.5
+
+
+def test_latency_is_of_so_many_runs_and_positive() -> None:
+    model = random_model(small_spec("vit"), seed=0)
+    found = latency(model, batch_size=3, repeats=5)
+    assert 0 < found.low <= found.median <= found.high < 10
+    assert found.repeats == 5

@@ -1,0 +1,230 @@
+"""What models promise: their specs, their sizes, their initial weights, their low-rank layers."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.models import FAMILIES, random_images, random_model, small_spec, specs, with_factors
+from vtp.checkpoint import digest
+from vtp.errors import UserError
+from vtp.measure import macs, parameters
+from vtp.models import (
+    ModelSpec,
+    build,
+    factorisable,
+    from_state,
+    initialised,
+    spec_from_plain,
+    spec_to_plain,
+)
+from vtp.models.architecture import spec_of
+from vtp.models.layers import LowRankConv2d
+from vtp.params import ModelParams, ResNetParams, ViTParams, params_from_text
+from vtp.resume import Progress, load_progress, save_progress
+
+ROOT = Path(__file__).resolve().parent.parent
+RESNET18 = ResNetParams(name="resnet18", width=64)
+PAPER_CODE = ViTParams("vit", patch_size=4, dim=512, depth=6, heads=8, head_dim=64, mlp_dim=512, dropout=0.1)
+PAPER = ViTParams("vit", patch_size=8, dim=768, depth=12, heads=10, head_dim=64, mlp_dim=3072, dropout=0.1)
+both = pytest.mark.parametrize("family", FAMILIES)
+
+
+def cifar(params: ModelParams) -> ModelSpec:
+    return spec_of(params, image_size=32, channels=3, classes=10)
+
+
+def train_a_step(model: nn.Module, images: torch.Tensor) -> None:
+    optimizer = torch.optim.SGD(model.train().parameters(), 0.01)
+    nn.functional.cross_entropy(model(images), torch.arange(len(images))).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("params", "count", "cost"),
+    [(RESNET18, 11_173_962, 555_422_720), (PAPER_CODE, 9_523_722, 569_584_640)],
+)
+def test_known_sizes(params: ModelParams, count: int, cost: int) -> None:
+    assert parameters(cifar(params)) == count
+    assert macs(cifar(params)) == cost
+
+
+@pytest.mark.parametrize("head_dim", [64, 76])
+def test_head_dim_of_the_paper_is_a_parameter_of_its_own(head_dim: int) -> None:
+    model = build(cifar(replace(PAPER, head_dim=head_dim)))
+    assert model.get_parameter("blocks.11.attention.query.weight").shape == (10 * head_dim, 768)
+    assert model.get_parameter("blocks.11.attention.output.weight").shape == (768, 10 * head_dim)
+
+
+def test_model_of_the_paper_trains_a_step() -> None:
+    spec = spec_of(PAPER, image_size=16, channels=3, classes=10)
+    model = initialised(spec, 0, (120.0,) * 3, (60.0,) * 3)
+    before = model.get_parameter("head.weight").clone()
+    train_a_step(model, random_images(spec, 2))
+    assert (model.get_parameter("head.weight") != before).any()
+
+
+@both
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_specs_survive_json(family: str, data: st.DataObject) -> None:
+    spec = data.draw(specs(family))
+    for changed in (spec, with_factors(spec, 2)):
+        assert spec_from_plain(json.loads(json.dumps(spec_to_plain(changed)))) == changed
+
+
+@both
+def test_initial_weights_follow_from_the_seed_alone(family: str) -> None:
+    spec, mean, std = small_spec(family), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    first, again, other = (initialised(spec, seed, mean, std) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert digest(first.state_dict(), None) == digest(again.state_dict(), None)
+    assert digest(first.state_dict(), None) != digest(other.state_dict(), None)
+    assert (first.mean.tolist(), first.std.tolist()) == ([1, 2, 3], [4, 5, 6])
+    assert not first(random_images(spec)).any()  # the zero head: every class is as likely
+    assert all(tensor.isfinite().all() for tensor in first.state_dict().values())
+
+
+@both
+def test_models_come_in_evaluation_mode_and_see_images_one_by_one(family: str) -> None:
+    model = random_model(small_spec(family), seed=0)
+    images = random_images(model.spec)
+    one_by_one = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(model(images), one_by_one, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model(images.float()), model(images), rtol=0, atol=0)
+
+
+@both
+def test_what_may_be_factorised(family: str) -> None:
+    layers = {
+        "vit": ["attention.query", "attention.key", "attention.value", "attention.output", "mlp.up", "mlp.down"],
+        "resnet18": ["conv1", "conv2", "shortcut"],
+    }[family]
+    names = [f"blocks.{block}.{layer}" for block in (0, 1) for layer in layers]
+    dense = factorisable(build(small_spec(family)))
+    assert list(dense) == [name for name in names if name != "blocks.0.shortcut"]
+    assert not factorisable(build(with_factors(small_spec(family), 2)))
+
+
+@both
+def test_full_rank_factors_compute_what_the_dense_layer_did(family: str) -> None:
+    model = random_model(small_spec(family), seed=0)
+    state = dict(model.state_dict())
+    factors = {}
+    for name, factor in with_factors(model.spec, 1).factors.items():
+        u, s, vt = torch.linalg.svd(state.pop(f"{name}.weight").flatten(1), full_matrices=False)
+        factors[name] = replace(factor, rank=len(s))
+        shapes = {
+            key: value.shape for key, value in build(replace(model.spec, factors=factors)).state_dict().items()
+        }
+        for side, matrix in (("left", u * s), ("right", vt)):
+            state[f"{name}.{side}.weight"] = matrix.reshape(shapes[f"{name}.{side}.weight"])
+        if factor.bias:
+            state[f"{name}.left.bias"] = state.pop(f"{name}.bias")
+    images = random_images(model.spec)
+    factorised = from_state(replace(model.spec, factors=factors), state)
+    torch.testing.assert_close(factorised(images), model(images), rtol=0, atol=1e-12)
+
+
+def test_low_rank_convolution_costs_what_its_docstring_says() -> None:
+    dense, sparse = small_spec("resnet18"), with_factors(small_spec("resnet18"), 2)
+    low_rank = build(sparse).get_submodule("blocks.1.conv1")
+    assert isinstance(low_rank, LowRankConv2d)
+    assert sum(parameter.numel() for parameter in low_rank.parameters()) == 2 * (8 * 9 + 12)
+    assert list(low_rank.state_dict()) == ["right.weight", "left.weight"]
+    only = replace(dense, factors={"blocks.1.conv1": sparse.factors["blocks.1.conv1"]})
+    assert macs(dense) - macs(only) == 16 * (8 * 9 * 12 - 2 * (8 * 9 + 12))
+
+
+@both
+def test_factorised_model_trains_a_step(family: str) -> None:
+    spec = with_factors(small_spec(family), 3)
+    model = initialised(spec, 0, (120.0,) * 3, (60.0,) * 3)
+    before = model.get_parameter("head.weight").clone()
+    train_a_step(model, random_images(spec, 4))
+    assert (model.get_parameter("head.weight") != before).any()
+
+
+@both
+def test_resume_brings_back_weights_and_norm_statistics(family: str, tmp_path: Path) -> None:
+    model = random_model(small_spec(family), seed=0, dtype=torch.float32).train()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    model(random_images(model.spec)).sum().backward()
+    optimizer.step()
+    progress = Progress.start(model).after({"validation_accuracy": 0.5}, model, True)
+    save_progress(tmp_path / "state.safetensors", progress, model, optimizer)
+    other = random_model(small_spec(family), seed=1, dtype=torch.float32)
+    loaded = load_progress(tmp_path / "state.safetensors", other, torch.optim.Adam(other.parameters(), 0.01))
+    assert digest(other.state_dict(), None) == digest(model.state_dict(), None)
+    assert digest(loaded.best, None) == digest(progress.best, None)
+
+
+@both
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": 0}, "spec.classes is 0, but must be at least 1"),
+        ({"classes": "ten"}, "spec.classes is 'ten', but must be of type int"),
+        ({"classes": True}, "spec.classes is True"),
+        ({"blocks": 3}, "spec.blocks is 3"),
+        ({"blocks": [{}]}, "spec.blocks[0] must have the keys"),
+        ({"colour": "red"}, "spec must have the keys"),
+        ({"name": "vgg"}, "spec.name is 'vgg', but must be one of vit, resnet18"),
+        ({"name": ["vit"]}, "spec.name is ['vit']"),
+    ],
+)
+def test_plain_data_that_is_no_spec(family: str, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        spec_from_plain(spec_to_plain(small_spec(family)) | change)
+
+
+@both
+def test_weights_that_do_not_fit_the_spec(family: str) -> None:
+    spec = small_spec(family)
+    state = random_model(spec, seed=0).state_dict()
+    with pytest.raises(UserError, match=r"tensor head.bias is \(4,\), but the spec wants it \(5,\)"):
+        from_state(replace(spec, classes=5), state)
+    with pytest.raises(UserError, match=r"tensor extra .* wants it absent"):
+        from_state(spec, {**state, "extra": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"tensor head\.weight is missing"):
+        from_state(spec, {name: tensor for name, tensor in state.items() if name != "head.weight"})
+    for name in ("head", "blocks.9.mlp.up", "nothing"):
+        with pytest.raises(UserError, match=f"spec.factors names '{name}'"):
+            build(replace(spec, factors={name: next(iter(with_factors(spec, 1).factors.values()))}))
+
+
+def params_with(model: str, sites: str) -> str:
+    text = (ROOT / "configs" / "digits.yaml").read_text()
+    text = re.sub(r"(?m)^model:\n(  .*\n)+", f"model:\n{model}", text)
+    return re.sub(r"(?m)^  sites: .*$", f"  sites: [{sites}]", text)
+
+
+def test_section_model_of_a_resnet() -> None:
+    text = params_with("  name: resnet18\n  width: 16\n", "block.inner")
+    assert params_from_text(text, Path("params.yaml")).model == ResNetParams("resnet18", 16)
+
+
+@pytest.mark.parametrize(
+    ("model", "sites", "words"),
+    [
+        ("  name: vgg\n", "block.inner", "model.name is 'vgg', but must be one of vit, resnet18"),
+        ("  width: 16\n", "block.inner", "key model.name is missing"),
+        ("  name: resnet18\n", "block.inner", "key model.width is missing"),
+        ("  name: resnet18\n  width: 0\n", "block.inner", "model.width is 0, but must be a number of at least 1"),
+        ("  name: resnet18\n  width: 8\n  depth: 2\n", "block.inner", "unknown key model.depth"),
+        ("  name: resnet18\n  width: 8\n", "mlp.hidden", "but model resnet18 has only block.inner"),
+        ("  name: resnet18\n  width: 8\n", "nothing", "but must be a list, without repeats, of attention.inner"),
+    ],
+)
+def test_section_model_that_does_not_fit(model: str, sites: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        params_from_text(params_with(model, sites), Path("params.yaml"))

@@ -1,0 +1,315 @@
+"""params.yaml: what is accepted, and that every mistake is one sentence that names key, found and allowed."""
+
+import copy
+import math
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vtp.errors import UserError
+from vtp.params import METHOD_NAMES, Params, Rule, flatten, load_params, params_from_text
+
+PATH = Path("params.yaml")
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+DIGITS_TEXT = (ROOT / "configs" / "digits.yaml").read_text(encoding="utf-8")
+
+VIT: dict[str, Any] = yaml.safe_load(DIGITS_TEXT)
+RESNET = copy.deepcopy(VIT) | {"model": {"name": "resnet18", "width": 16}}
+RESNET["sparsify"]["sites"] = ["block.inner"]
+CONTENTS = {"vit": VIT, "resnet18": RESNET}
+
+
+class Key(NamedTuple):
+    """One key of params.yaml, in a file for a model of `family`."""
+
+    family: str
+    name: str
+    type: Any
+    rule: Rule
+
+
+def parse(content: Any) -> Params:
+    return params_from_text(yaml.dump(content, Dumper=DUMPER, default_flow_style=True), PATH)
+
+
+def keys_of(section: Any, family: str, prefix: str = "") -> list[Key]:
+    types, found = get_type_hints(type(section)), []
+    for item in fields(section):
+        value, name = getattr(section, item.name), prefix + item.name
+        if is_dataclass(value):
+            found += keys_of(value, family, name + ".")
+        else:
+            found.append(Key(family, name, types[item.name], item.metadata["rule"]))
+    return found
+
+
+KEYS = keys_of(parse(VIT), "vit")
+KEYS += [key for key in keys_of(parse(RESNET), "resnet18") if key.name.startswith("model.")]
+EVERY_KEY = pytest.mark.parametrize("key", KEYS, ids=lambda key: f"{key.family}-{key.name}")
+NUMERIC = [key for key in KEYS if key.type in (int, float)]
+FLOATS = [key for key in NUMERIC if key.type is float]
+EVERY_FLOAT = pytest.mark.parametrize("key", FLOATS, ids=lambda key: key.name)
+EVERY_NUMBER = pytest.mark.parametrize("key", NUMERIC, ids=lambda key: f"{key.family}-{key.name}")
+
+
+def changed(key: Key, value: Any) -> dict[str, Any]:
+    """The valid content of the key's family with another value under the key."""
+    content = copy.deepcopy(CONTENTS[key.family])
+    *section, last = key.name.split(".")
+    (content[section[0]] if section else content)[last] = value
+    return content
+
+
+def complaint(content: Any) -> str:
+    """What is said about a content that is refused: one line."""
+    with pytest.raises(UserError) as caught:
+        parse(content)
+    message = str(caught.value)
+    assert message.startswith("params.yaml")
+    assert "\n" not in message
+    return message
+
+
+def allowed(key: Key, value: Any) -> str:
+    """What the refusal of `value` says is allowed; that it names key and value is checked here."""
+    message, start = complaint(changed(key, value)), f"params.yaml: {key.name} is {value!r}, but must be "
+    assert message.startswith(start)
+    assert len(message) > len(start)
+    return message.removeprefix(start)
+
+
+def bounds(key: Key) -> tuple[list[float], list[float]]:
+    """(accepted, refused) values at the edges of the range that the key's rule states in words."""
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", key.rule.allowed)]
+    low, high = [*numbers, math.inf][:2]
+
+    def beside(edge: float, towards: float) -> float:
+        return edge + math.copysign(1, towards) if key.type is int else math.nextafter(edge, towards)
+
+    if key.rule.allowed.startswith("a number above"):
+        accepted, refused = [beside(low, math.inf)], [low, beside(low, -math.inf)]
+    else:
+        assert key.rule.allowed.startswith(("a number from", "a number of at least"))
+        accepted, refused = [low], [beside(low, -math.inf)]
+    if high < math.inf:
+        accepted, refused = [*accepted, high], [*refused, beside(high, math.inf)]
+    return [key.type(x) for x in accepted], [key.type(x) for x in refused]
+
+
+def test_the_active_parameters_are_those_of_digits() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "configs" / "digits.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_opens_with_its_description(path: Path) -> None:
+    params, text = load_params(path), path.read_text(encoding="utf-8")
+    assert params.decomp in params.methods
+    header = "".join(line for line in text.splitlines(keepends=True)[:20] if line.startswith("#"))
+    assert f"cp configs/{path.name} params.yaml" in header
+
+
+@EVERY_NUMBER
+def test_a_number_may_be_anything_in_its_range_and_nothing_outside(key: Key) -> None:
+    accepted, refused = bounds(key)
+    for value in accepted:
+        assert flatten(parse(changed(key, value)))[key.name] == value
+    for value in refused:
+        stated = allowed(key, value)
+        for number in re.findall(r"\d[\d.]*", key.rule.allowed):
+            assert number in stated
+
+
+@EVERY_FLOAT
+def test_no_number_may_be_nan_and_a_whole_one_is_read_as_a_number(key: Key) -> None:
+    allowed(key, math.nan)
+    *_, largest = bounds(key)[0]
+    if largest >= 1:
+        read = flatten(parse(changed(key, 1)))[key.name]
+        assert read == 1.0
+        assert type(read) is float
+
+
+@EVERY_FLOAT
+def test_a_number_of_absurd_size_is_no_crash(key: Key) -> None:
+    if "from" in key.rule.allowed or "at most" in key.rule.allowed:
+        assert key.name in complaint(changed(key, 10**400))
+    else:
+        assert flatten(parse(changed(key, 10**400)))[key.name] == math.inf
+
+
+@EVERY_KEY
+def test_a_value_of_the_wrong_type_is_refused(key: Key) -> None:
+    of_types = {"text": str, None: type(None), True: bool, 3.5: float, 7: int}
+    accepted = {str | None: (str, type(None)), float: (float, int)}.get(key.type, (key.type,))
+    wrong = [value for value, kind in of_types.items() if kind not in accepted]
+    for value in (*wrong, [1, "text"], {"a": 1}):
+        stated = allowed(key, value)
+        if key.type in (int, float):
+            assert stated == {int: "a whole number", float: "a number"}[key.type]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [key for key in KEYS if key.rule.allowed.startswith("one of") and key.name not in ("decomp", "model.name")],
+    ids=lambda key: f"{key.family}-{key.name}",
+)
+def test_a_choice_is_one_of_its_names_and_no_other(key: Key) -> None:
+    names = key.rule.allowed.removeprefix("one of ").split(", ")
+    for name in names:
+        assert flatten(parse(changed(key, name)))[key.name] == name
+    for value in ("", "nonsense", names[0] + " ", names[0].upper()):
+        assert all(name in allowed(key, value) for name in names)
+
+
+def test_a_checksum_has_64_hexadecimal_digits() -> None:
+    key = next(key for key in KEYS if key.name == "data.sha256")
+    assert parse(changed(key, "a0" * 32)).data.sha256 == "a0" * 32
+    for value in ("a0" * 31, "a0" * 33, "g0" * 32, "a0" * 32 + "\n"):
+        assert allowed(key, value) == "64 hexadecimal digits"
+
+
+@pytest.mark.parametrize("value", [[], ["svd", "svd"], ["svd", "nonsense"], ["svd", ""]])
+def test_methods_are_known_names_without_repeats(value: list[str]) -> None:
+    key = next(key for key in KEYS if key.name == "methods")
+    stated = allowed(key, value)
+    assert all(name in stated for name in METHOD_NAMES)
+
+
+def test_decomp_is_known_and_among_the_methods() -> None:
+    message = complaint(VIT | {"decomp": "nonsense"})
+    assert "decomp is 'nonsense'" in message
+    assert all(name in message for name in METHOD_NAMES)
+    content = VIT | {"decomp": "lu", "methods": ["svd", "qr"]}
+    assert complaint(content) == "params.yaml: decomp is 'lu', but must be one of methods: svd, qr"
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_every_method_can_be_followed(name: str) -> None:
+    params = parse(VIT | {"decomp": name, "methods": [name]})
+    assert (params.decomp, params.methods) == (name, (name,))
+
+
+@settings(deadline=None, max_examples=25)
+@given(size=st.integers(4, 64), patch=st.integers(1, 80))
+def test_the_patch_divides_the_image(size: int, patch: int) -> None:
+    content = copy.deepcopy(VIT)
+    content["data"]["image_size"], content["model"]["patch_size"] = size, patch
+    if size % patch == 0:
+        parse(content)
+    else:
+        message = complaint(content)
+        assert f"model.patch_size is {patch}" in message
+        assert f"must divide data.image_size, which is {size}" in message
+
+
+def test_a_model_has_its_own_keys_and_sites() -> None:
+    assert parse(RESNET).model == type(parse(RESNET).model)("resnet18", 16)
+    message = complaint(VIT | {"sparsify": RESNET["sparsify"]})
+    assert message.startswith("params.yaml: sparsify.sites is ['block.inner'], but ")
+    assert "attention.inner, mlp.hidden" in message
+    assert complaint(VIT | {"model": VIT["model"] | {"name": "alexnet"}}) == (
+        "params.yaml: model.name is 'alexnet', but must be one of vit, resnet18"
+    )
+    message = complaint(VIT | {"model": {"name": "resnet18", "width": 16, "depth": 2}})
+    assert message == "params.yaml: unknown key model.depth; allowed here are name, width"
+
+
+@EVERY_KEY
+def test_no_key_may_be_missing(key: Key) -> None:
+    content = copy.deepcopy(CONTENTS[key.family])
+    *section, last = key.name.split(".")
+    del (content[section[0]] if section else content)[last]
+    assert complaint(content) == f"params.yaml: key {key.name} is missing"
+
+
+@pytest.mark.parametrize("section", [name for name, value in VIT.items() if isinstance(value, dict)])
+def test_a_section_is_there_and_a_mapping_of_known_keys(section: str) -> None:
+    assert complaint({name: VIT[name] for name in VIT if name != section}).endswith(f"key {section} is missing")
+    for value in (None, 3, "text", [1], []):
+        message = complaint(VIT | {section: value})
+        assert f"section '{section}' is {value!r}, but must be a mapping" in message
+    message = complaint(VIT | {section: VIT[section] | {"sped": 1}})
+    assert message == f"params.yaml: unknown key {section}.sped; allowed here are {', '.join(VIT[section])}"
+
+
+def test_an_unknown_key_at_the_top_is_named() -> None:
+    for key in ("sped", 1, None):
+        assert f"unknown key {key}; allowed here are seed" in complaint(VIT | {key: 1})
+
+
+def refusal_of_text(text: str, folder: Path) -> str:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "text", "- a\n- b\n", "3\n", "null\n"])
+def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    assert "must be a mapping of keys to values" in refusal_of_text(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: [1\n", "a: b: c\n", "\tseed: 1\n", "seed: 2024-13-41\n", "seed: \0\n", "[a]: 1\n", "a: *b\n"]
+)
+def test_a_file_that_is_no_yaml_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    assert f"{tmp_path / 'params.yaml'}: not valid YAML" in refusal_of_text(text, tmp_path)
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: no such file"):
+        load_params(path)
+    path.write_bytes(b"seed: \xff\xfe")
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: not UTF-8 text"):
+        load_params(path)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(alphabet="seda:{}[]&*!|>-#'\"%@` \n01.e", max_size=40))
+def test_any_text_is_refused_and_never_a_crash(text: str) -> None:
+    with pytest.raises(UserError):
+        params_from_text(text, PATH)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(1e-12, 10.0, exclude_min=True))
+def test_numbers_may_be_written_with_an_exponent_and_no_point(rate: float) -> None:
+    digits, exponent = f"{rate:.0e}".split("e")
+    for written in (f"{digits}e{exponent}", f"{digits}E{int(exponent)}", f"{digits}.e{exponent}"):
+        if float(written) <= 10:
+            text = DIGITS_TEXT.replace("learning_rate: 0.002 ", f"learning_rate: {written} ")
+            assert text != DIGITS_TEXT
+            assert params_from_text(text, PATH).baseline.learning_rate == float(written)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.randoms(use_true_random=False))
+def test_order_and_comments_mean_nothing(random: Any) -> None:
+    def shuffled(content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {key: shuffled(content[key]) for key in random.sample(list(content), len(content))}
+
+    text = yaml.safe_dump(shuffled(VIT), sort_keys=False)
+    assert params_from_text(text, PATH) == params_from_text(DIGITS_TEXT, PATH)
+
+
+def test_flatten_gives_every_value_under_its_dotted_key() -> None:
+    flat = flatten(parse(VIT))
+    sections = {key: value for key, value in VIT.items() if isinstance(value, dict)}
+    expected = {key: value for key, value in VIT.items() if key not in sections}
+    for name, section in sections.items():
+        expected |= {f"{name}.{key}": value for key, value in section.items()}
+    assert {key: list(x) if isinstance(x, tuple) else x for key, x in flat.items()} == expected
+    assert list(flat)[:2] == ["seed", "decomp"]

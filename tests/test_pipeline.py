@@ -1,0 +1,73 @@
+"""The whole pipeline in a temporary clone, as a user runs it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, run, stages_run
+
+METHODS = yaml.safe_load((ROOT / "configs" / "digits.yaml").read_text())["methods"]
+ALL_STAGES = [
+    "fetch",
+    "baseline",
+    "sparsify",
+    "prune",
+    *(f"decompose@{method}" for method in METHODS),
+    "finetune",
+    "evaluate",
+    "report",
+]
+
+
+@pytest.fixture(scope="module")
+def project(make_clone: Callable[[str], Path]) -> Path:
+    """A clone in which `dvc repro` has run the default parameters."""
+    folder = make_clone("default")
+    ran = stages_run(run(folder, "dvc", "repro").stdout)
+    assert sorted(ran) == sorted(ALL_STAGES)
+    return folder
+
+
+def test_the_default_run_is_as_good_as_promised(project: Path) -> None:
+    metrics = json.loads((project / "metrics.json").read_text())
+    assert metrics["accuracy_dense"] >= 0.97
+    assert metrics["accuracy"] >= metrics["accuracy_dense"] - 0.01
+    assert metrics["parameters"] <= 0.5 * metrics["parameters_dense"]
+
+
+def test_the_table_has_every_method(project: Path) -> None:
+    rows = (project / "out/report/table.md").read_text().splitlines()
+    named = [row.split("|")[1].strip() for row in rows if row.startswith("|")]
+    assert named[0] == "method"
+    assert named[2:] == METHODS
+
+
+def test_a_second_repro_runs_nothing(project: Path) -> None:
+    lock = (project / "dvc.lock").read_bytes()
+    assert stages_run(run(project, "dvc", "repro").stdout) == []
+    assert (project / "dvc.lock").read_bytes() == lock
+
+
+def test_an_experiment_with_another_method_reruns_what_follows_it_alone(project: Path) -> None:
+    run(project, "git", "commit", "--quiet", "--all", "--message", "default run")
+    output = run(project, "dvc", "exp", "run", "-S", "decomp=qr", "--name", "with-qr").stdout
+    assert stages_run(output) == ["finetune", "evaluate", "report"]
+    shown = json.loads(run(project, "dvc", "exp", "show", "--json").stdout)
+    assert "with-qr" in json.dumps(shown)
+
+    for _ in range(2):  # publishing twice adds nothing
+        run(project, "python", "-m", "stages.publish")
+        listed = run(project, "python", "-c", LIST_RUNS).stdout
+        assert sorted(listed.split()) == ["qr", "svd"]
+
+
+LIST_RUNS = """
+from pathlib import Path
+from mlflow import MlflowClient
+from vtp.tracking import tracking_uri
+client = MlflowClient(tracking_uri(Path(".").resolve()))
+experiment = client.get_experiment_by_name("vtp")
+print(*(run.data.params["decomp"] for run in client.search_runs([experiment.experiment_id])))
+"""

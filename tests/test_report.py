@@ -1,0 +1,81 @@
+"""Tables that align and parse, and pictures that are the same every time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vtp.report import count, markdown_table, percent, plot_curves, plot_kept, plot_methods
+
+CELL = st.text(alphabet="abc XYZ019.,%()-_×é", max_size=12).map(str.strip)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
+    columns = draw(st.integers(1, 6))
+    row = st.lists(CELL, min_size=columns, max_size=columns)
+    return draw(row), draw(st.lists(row, max_size=5))
+
+
+def cells(line: str) -> list[str]:
+    assert line.startswith("|")
+    assert line.endswith("|")
+    return [cell.strip() for cell in line[1:-1].split("|")]
+
+
+@settings(deadline=None, max_examples=40)
+@given(tables())
+def test_a_table_is_aligned_and_reads_back(table: tuple[list[str], list[list[str]]]) -> None:
+    header, rows = table
+    text = markdown_table(header, rows)
+    assert text.endswith("|\n")
+    first, rule, *others = text.splitlines()
+    assert cells(first) == header
+    assert [cells(line) for line in others] == rows
+    marks = cells(rule)
+    assert set(marks[0]) == {"-"}  # the first column to the left, figures to the right
+    assert all(set(mark[:-1]) == {"-"} and mark[-1] == ":" for mark in marks[1:])
+    bars = [[i for i, sign in enumerate(line) if sign == "|"] for line in (first, rule, *others)]
+    assert all(found == bars[0] for found in bars)
+
+
+def test_a_row_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        markdown_table(["a", "b"], [["1", "2", "3"]])
+
+
+def test_figures_are_written_for_readers() -> None:
+    assert percent(0.9712) == "97.12"
+    assert percent(1.0) == "100.00"
+    assert percent(0.0) == "0.00"
+    assert percent(None) == "-"
+    assert count(53990, 134975) == "53,990 (40 %)"
+    assert count(7, 7) == "7 (100 %)"
+
+
+def history(epochs: int) -> list[dict[str, float]]:
+    return [{"epoch": i + 1, "loss": 2 / (i + 1), "validation_accuracy": i / epochs} for i in range(epochs)]
+
+
+PLOTS: dict[str, Callable[[Path], None]] = {
+    "curves": lambda path: plot_curves({"baseline": history(4), "finetune": history(1)}, path),
+    "methods": lambda path: plot_methods({"none": 0.97, "svd": 0.95, "lu": 0.0}, 0.98, 0.97, path),
+    "kept": lambda path: plot_kept({f"blocks.{i}.mlp": {"dims": 8, "kept": i} for i in range(9)}, path),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_is_a_picture_and_the_same_bytes_again(name: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "first" / "plot.png", tmp_path / "second.png"
+    PLOTS[name](first)
+    PLOTS[name](second)
+    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert min(picture.size) >= 200
+        assert len(picture.convert("RGB").getcolors(2**24) or []) > 3  # something is drawn
+    assert list(first.parent.iterdir()) == [first]

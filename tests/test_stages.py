@@ -1,0 +1,176 @@
+"""Stages run by hand and by DVC: what reruns, what resumes, and how mistakes end."""
+
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, run, stages_run, write_params
+
+TINY = (
+    (
+        "methods:                      # what decompose runs: none, or a decomposition "
+        "(docs/methods.md says what each is)\n- none\n- svd\n- qr\n- qr_full\n- qr_reduced\n- qr_pivoted\n- cod\n"
+        "- lu\n- cholesky\n- evd\n",
+        "methods: [svd, qr]\n",
+    ),
+    ("baseline:\n  epochs: 40", "baseline:\n  epochs: 4"),
+    ("sparsify:\n  epochs: 10", "sparsify:\n  epochs: 1"),
+    ("finetune:\n  epochs: 20", "finetune:\n  epochs: 1"),
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(make_clone: Callable[[str], Path]) -> Path:
+    """A clone in which `dvc repro` has run two methods with few epochs."""
+    folder = make_clone("tiny")
+    write_params(folder, *TINY)
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    text = (folder / "params.yaml").read_text()
+    assert text.count(old) == 1, old
+    (folder / "params.yaml").write_text(text.replace(old, new))
+
+
+def hashes(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
+
+
+def test_a_change_reruns_what_it_touches(tiny: Path) -> None:
+    change(tiny, "temperature: 2.0", "temperature: 3.0")
+    assert stages_run(run(tiny, "dvc", "repro").stdout) == ["finetune", "evaluate", "report"]
+    change(tiny, "rate: 0.3 ", "rate: 0.4 ")
+    ran = stages_run(run(tiny, "dvc", "repro").stdout)
+    assert ran[0] == "prune"
+    assert sorted(ran) == ["decompose@qr", "decompose@svd", "evaluate", "finetune", "prune", "report"]
+
+
+def test_a_mistake_under_dvc_is_one_sentence_and_loses_no_output(tiny: Path) -> None:
+    before = hashes(tiny)
+    params = (tiny / "params.yaml").read_text()
+    change(tiny, "temperature: 3.0", "temperature: -1")
+    done = run(tiny, "dvc", "repro", check=False)
+    (tiny / "params.yaml").write_text(params)
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        "error: params.yaml: finetune.temperature is -1.0, but must be a number above 0.0 and at most 100.0"
+    ]
+    assert "Traceback" not in done.stderr + done.stdout
+    assert hashes(tiny) == before
+    assert stages_run(run(tiny, "dvc", "repro").stdout) == []
+
+
+def test_two_runs_end_in_the_same_bytes_and_a_killed_one_too(tiny: Path, tmp_path: Path) -> None:
+    for name in ("stages", "vtp", "params.yaml"):
+        copy = shutil.copytree if (tiny / name).is_dir() else shutil.copy
+        copy(tiny / name, tmp_path / name)
+    (tmp_path / "out").mkdir()
+    shutil.copy(tiny / "out/dataset.safetensors", tmp_path / "out")
+    process = subprocess.Popen(
+        ["python", "-m", "stages.baseline"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 2/" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (tmp_path / "out/baseline").exists()
+    resumed = run(tmp_path, "python", "-m", "stages.baseline").stdout
+    assert "epoch 1/" not in resumed
+    for name in ("model.safetensors", "history.json"):
+        assert (tmp_path / "out/baseline" / name).read_bytes() == (tiny / "out/baseline" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "stage", ["baseline", "sparsify", "prune", "decompose svd", "finetune", "evaluate", "report"]
+)
+def test_a_stage_without_its_input_says_which_file_is_missing(stage: str, tmp_path: Path) -> None:
+    write_params(tmp_path)
+    done = subprocess.run(
+        ["python", "-m", *f"stages.{stage}".split()],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "no such file; run the stage that writes it first" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def imported(path: Path) -> set[str]:
+    """Return the files of this project that the module at `path` imports, directly or not."""
+    found: set[str] = set()
+    waiting = [path]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                parts = Path(*name.split("."))
+                for file in (ROOT / parts.with_suffix(".py"), ROOT / parts / "__init__.py"):
+                    if file.is_file() and str(file.relative_to(ROOT)) not in found:
+                        found.add(str(file.relative_to(ROOT)))
+                        waiting.append(file)
+    return found
+
+
+# What a stage reads but need not rerun for: the checks of values that DVC tracks as parameters, the words of
+# errors, the writing of files whole, package marks, and what the checks look up (the names of methods).
+NOT_TRACKED = {"vtp/params.py", "vtp/errors.py", "vtp/files.py", "vtp/__init__.py", "stages/__init__.py"}
+
+
+@pytest.mark.parametrize(
+    "stage", ["fetch", "baseline", "sparsify", "prune", "decompose", "finetune", "evaluate", "report"]
+)
+def test_a_stage_depends_on_each_file_of_code_that_it_runs(stage: str) -> None:
+    listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    code = {name for name in listed if name.endswith(".py")}
+    folders = {name for name in listed if (ROOT / name).is_dir() and name.startswith("vtp")}
+    needed = imported(ROOT / f"stages/{stage}.py") | {f"stages/{stage}.py"}
+    needed = {name for name in needed - NOT_TRACKED if str(Path(name).parent) not in folders}
+    if stage != "decompose":  # they know decompositions by name alone, through the checks of params.yaml
+        needed = {name for name in needed if not name.startswith("vtp/decompositions/")}
+    assert code == needed
+
+
+def test_the_wait_for_another_writer_ends_when_it_is_killed(tiny: Path, tmp_path: Path) -> None:
+    for name in ("stages", "vtp"):
+        shutil.copytree(tiny / name, tmp_path / name)
+    shutil.copy(tiny / "params.yaml", tmp_path)
+    (tmp_path / "out").mkdir()
+    shutil.copy(tiny / "out/dataset.safetensors", tmp_path / "out")
+    command = ["python", "-m", "stages.baseline"]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    first.stdout.readline()  # it has finished an epoch, so it holds the lock
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert second.stderr is not None
+    assert "under way in another process" in second.stderr.readline()
+    time.sleep(0.5)
+    assert second.poll() is None
+    first.kill()
+    first.wait()
+    first.stdout.close()
+    assert second.wait() == 0
+    second.stderr.close()
+    expected = (tiny / "out/baseline/model.safetensors").read_bytes()
+    assert (tmp_path / "out/baseline/model.safetensors").read_bytes() == expected

@@ -1,0 +1,220 @@
+"""The MLflow ledger, on real sqlite stores."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from vtp.errors import UserError
+from vtp.tracking import COLUMNS, EXPERIMENT, SETTINGS, Experiment, compare_link, publish, table_link, tracking_uri
+
+# MLflow's own tables use what sqlalchemy has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+SVD = Experiment(
+    name="shy-moth",
+    time=1_700_000_000,
+    params={"decomp": "svd", "methods": ("none", "svd"), "decompose.keep": 0.5, "data.path": None},
+    metrics={"accuracy": 0.97, "parameters": 28257},
+    histories={
+        "baseline": [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.25}],
+        "finetune": [{"epoch": 1, "loss": 0.5}],
+    },
+    artifacts={"params.yaml": b"decomp: svd\n", "dvc.lock": b"stages:\n", "curves.png": b"\x89PNG"},
+)
+QR = replace(SVD, name="bold-wren", time=1_700_000_100, params={**SVD.params, "decomp": "qr"})
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without experiments: MLflow takes seconds to make one."""
+    os.environ.update(SETTINGS)
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client(path.parent).search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_database, tmp_path)
+    return tmp_path
+
+
+def client(root: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri(root))
+
+
+def runs(root: Path) -> list[Any]:
+    experiment = client(root).get_experiment_by_name(EXPERIMENT)
+    return sorted(client(root).search_runs([experiment.experiment_id]), key=lambda run: run.info.run_name)
+
+
+def contents(root: Path) -> list[Any]:
+    """Everything of all runs but their ids, which MLflow draws."""
+    ledger = client(root)
+    found = []
+    for run in runs(root):
+        curves = {
+            name: [(m.step, m.value, m.timestamp) for m in ledger.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+        }
+        folder = Path(ledger.download_artifacts(run.info.run_id, ""))
+        artifacts = {path.name: path.read_bytes() for path in folder.iterdir()}
+        times = (run.info.start_time, run.info.end_time, run.info.status)
+        found.append((run.info.run_name, times, run.data.params, curves, artifacts))
+    return found
+
+
+def test_a_run_holds_everything_of_its_experiment(root: Path) -> None:
+    assert publish([SVD], root) == 1
+    time = SVD.time * 1000
+    assert contents(root) == [
+        (
+            "shy-moth",
+            (time, time, "FINISHED"),
+            {"decomp": "svd", "methods": "none, svd", "decompose.keep": "0.5", "data.path": "None"},
+            {
+                "accuracy": [(0, 0.97, time)],
+                "parameters": [(0, 28257.0, time)],
+                "baseline/loss": [(1, 2.5, time), (2, 1.25, time)],
+                "finetune/loss": [(1, 0.5, time)],
+            },
+            dict(SVD.artifacts),
+        )
+    ]
+
+
+def test_publishing_twice_adds_nothing(root: Path) -> None:
+    assert publish([SVD, QR], root) == 2
+    before = contents(root)
+    assert publish([QR, SVD], root) == 0
+    assert contents(root) == before
+
+
+def test_a_new_database_gets_equal_runs(root: Path, empty_database: Path) -> None:
+    publish([SVD, QR], root)
+    again = root / "again"
+    again.mkdir()
+    shutil.copy(empty_database, again)
+    publish([QR], again)
+    assert publish([SVD, QR], again) == 1
+    assert contents(again) == contents(root)
+
+
+def test_equal_experiments_are_one_run_under_the_first_name(root: Path) -> None:
+    assert publish([SVD, replace(SVD, name="workspace", time=SVD.time + 5)], root) == 1
+    assert publish([replace(SVD, name="abc1234")], root) == 0
+    assert [run.info.run_name for run in runs(root)] == ["shy-moth"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SVD, params={**SVD.params, "decompose.keep": 0.25}),
+        replace(SVD, metrics={**SVD.metrics, "accuracy": 0.5}),
+        replace(SVD, histories={**SVD.histories, "finetune": [{"epoch": 1, "loss": 0.25}]}),
+    ],
+    ids=["params", "metrics", "histories"],
+)
+def test_the_key_tells_every_difference_in_parameters_and_results(other: Experiment) -> None:
+    assert other.key != SVD.key
+
+
+def test_the_key_knows_neither_name_nor_order() -> None:
+    turned = replace(SVD, name="other", time=0, params=dict(reversed(SVD.params.items())), artifacts={})
+    assert turned.key == SVD.key
+
+
+class Killed(Mapping[str, bytes]):
+    """Artifacts in whose midst the user presses Ctrl-C."""
+
+    def __getitem__(self, key: str) -> bytes:
+        raise KeyboardInterrupt
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["params.yaml"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_an_interrupted_publication_is_mended_by_the_next(root: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        publish([SVD, replace(QR, artifacts=Killed())], root)
+    assert sorted(run.info.status for run in runs(root)) == ["FINISHED", "RUNNING"]
+    assert publish([SVD, QR], root) == 1
+    assert [(run.info.run_name, run.info.status) for run in runs(root)] == [
+        ("bold-wren", "FINISHED"),
+        ("shy-moth", "FINISHED"),
+    ]
+
+
+def test_a_failed_upload_is_a_sentence_and_leaves_no_finished_run(root: Path) -> None:
+    (root / "mlartifacts").write_text("in the way")
+    with pytest.raises(UserError, match=r"ledger at sqlite.* cannot be used: .*mlartifacts"):
+        publish([SVD], root)
+    assert [run.info.status for run in runs(root)] == ["RUNNING"]
+    (root / "mlartifacts").unlink()
+    assert publish([SVD], root) == 1
+    assert [run.info.status for run in runs(root)] == ["FINISHED"]
+
+
+def test_many_epochs_fit(root: Path) -> None:
+    history = [{"epoch": epoch, "loss": float(epoch), "lr": 0.5} for epoch in range(1, 701)]
+    publish([replace(SVD, histories={"baseline": history})], root)
+    run_id = runs(root)[0].info.run_id
+    assert len(client(root).get_metric_history(run_id, "baseline/loss")) == 700
+
+
+PUBLISH = (
+    "from pathlib import Path; from test_tracking import QR, SVD, publish; publish([SVD, QR], Path({root!r}))"
+)
+
+
+def test_two_publishers_at_once_make_one_database_with_one_run_each_and_say_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PUBLISH.format(root=str(tmp_path))]
+    here = Path(__file__).parent
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0] for process in both] == [b"", b""]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [run.info.run_name for run in runs(tmp_path)] == ["bold-wren", "shy-moth"]
+
+
+def test_the_links_name_experiment_and_runs(root: Path) -> None:
+    publish([SVD, QR], root)
+    experiment = client(root).get_experiment_by_name(EXPERIMENT)
+    link = table_link(root, "http://127.0.0.1:5000")
+    assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?")
+    shared = parse_qs(link.partition("?")[2])["viewStateShareKey"][0]
+    assert all(column in experiment.tags[f"mlflow.sharedViewState.{shared}"] for column in COLUMNS)
+    query = parse_qs(urlsplit(urlsplit(compare_link([SVD, QR], root, "http://x")).fragment).query)
+    bold, shy = (run.info.run_id for run in runs(root))
+    assert query == {"runs": [f'["{shy}", "{bold}"]'], "experiments": [f'["{experiment.experiment_id}"]']}
+
+
+def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"^no MLflow server answers at http://127.0.0.1:9, which"):
+        publish([SVD], tmp_path)
+
+
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_text("no database " * 1000)
+    with pytest.raises(UserError, match=r"cannot be used: .*not a database"):
+        publish([SVD], tmp_path)

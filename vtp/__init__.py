@@ -1,0 +1,1 @@
+"""VTP: compress vision transformers by pruning dimensions and factorising what is left."""

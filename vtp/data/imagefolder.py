@@ -1,0 +1,130 @@
+"""The source `imagefolder`: train/<class>/* and test/<class>/*, as files or in an archive."""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from vtp.data.archives import KINDS, FileTree, open_tree
+from vtp.data.common import check_sha256, local_path, split_off
+from vtp.data.dataset import Dataset, Split
+from vtp.errors import UserError
+from vtp.params import DataParams
+
+FOLDERS = ("train", "val", "test")
+ALLOWED = "train/<class>/<image> and test/<class>/<image>, with or without val/<class>/<image>"
+
+# Of each folder: of each class: the parts of a file's name below the root -> its whole name in the source.
+Layout = dict[str, dict[str, dict[tuple[str, ...], str]]]
+
+
+def fetch_imagefolder(params: DataParams, seed: int, root: Path) -> Dataset:
+    """Return the images in RGB, resized to `image_size`; without val/, `seed` draws validation off train.
+
+    The result depends on names and contents only, not on how the files are stored or packed. Raises
+    UserError, naming the file or folder, for anything that is not as it should be.
+    """
+    if params.path is None:
+        raise UserError(
+            "params.yaml: data.path is null, but data.name imagefolder needs the path of a directory or "
+            f"of an archive ({KINDS})"
+        )
+    path = local_path(params.path, root)
+    check_sha256(path, params.sha256)
+    tree = open_tree(path)
+    layout = _layout(tree.names(), path)
+    _check(layout, path)
+    splits = _decoded(tree, layout, params.image_size, path)
+    if "val" not in splits:
+        splits["train"], splits["val"] = split_off(splits["train"], params.validation_fraction, seed)
+    return Dataset(splits["train"], splits["val"], splits["test"], tuple(sorted(layout["train"])))
+
+
+def _layout(names: Iterable[str], path: Path) -> Layout:
+    layout: Layout = {}
+    for parts, name in _below_root(names).items():
+        if parts[0] not in FOLDERS:
+            continue
+        folder, is_file = parts[0], not name.endswith("/")
+        if len(parts) <= 2 and is_file:
+            raise UserError(f"{path}: {'/'.join(parts)} is in no class folder; allowed is {ALLOWED}")
+        classes = layout.setdefault(folder, {})
+        if len(parts) >= 2:
+            files = classes.setdefault(parts[1], {})
+            if is_file:
+                files[parts] = name
+    return layout
+
+
+def _below_root(names: Iterable[str]) -> dict[tuple[str, ...], str]:
+    """Return parts -> name without hidden files and without a single folder around it all."""
+    visible = {}
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if parts and not any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            visible[parts] = name
+    top = {parts[0] for parts, name in visible.items() if len(parts) > 1 or name.endswith("/")}
+    if len(top) == 1 and not top & set(FOLDERS):
+        return {parts[1:]: name for parts, name in visible.items() if len(parts) > 1}
+    return visible
+
+
+def _check(layout: Layout, path: Path) -> None:
+    for folder in ("train", "test"):
+        if not layout.get(folder):
+            found = " and ".join(f"{name}/" for name in sorted(layout)) or "neither train/ nor test/"
+            raise UserError(f"{path}: no class folder in {folder}/; found is {found}, allowed is {ALLOWED}")
+    for folder, classes in sorted(layout.items()):
+        for name in sorted(classes.keys() ^ layout["train"].keys()):
+            here, there = (folder, "train") if name in classes else ("train", folder)
+            raise UserError(
+                f"{path}: {here}/{name} has no counterpart in {there}/; all must have the same classes"
+            )
+        for name, files in sorted(classes.items()):
+            # Train gives images of every class to validation where there is no val/.
+            least = 2 if folder == "train" and "val" not in layout else 1
+            if len(files) < least:
+                raise UserError(
+                    f"{path}: {folder}/{name} has too few images: {len(files)}, but at least {least} needed"
+                )
+
+
+def _decoded(tree: FileTree, layout: Layout, size: int, path: Path) -> dict[str, Split]:
+    images, labels = {}, {}
+    places: dict[str, tuple[str, int]] = {}
+    for folder, classes in layout.items():
+        files = [
+            (label, *file) for label, name in enumerate(sorted(classes)) for file in sorted(classes[name].items())
+        ]
+        images[folder] = np.empty((len(files), 3, size, size), dtype=np.uint8)
+        labels[folder] = torch.tensor([label for label, _, _ in files])
+        places |= {name: (folder, index) for index, (_, _, name) in enumerate(files)}
+    progress = tqdm(tree.contents(places), "decoding", len(places), unit=" images", disable=None)
+    for name, content in progress:
+        folder, index = places[name]
+        images[folder][index] = _pixels(content, size, f"{path}: {name}")
+    return {folder: Split(torch.from_numpy(images[folder]), labels[folder]) for folder in layout}
+
+
+def _pixels(content: bytes, size: int, where: str) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            rgb = _rgb(image)
+    except Exception as error:  # a decoder may raise anything at all when it is given a damaged file
+        raise UserError(f"{where} is not an image that Pillow reads, or is truncated or altered") from error
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would clip every level above 255 to white
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P":  # a palette with transparency has no direct way to RGB
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")

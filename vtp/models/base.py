@@ -1,0 +1,40 @@
+"""What the models of every family share: a spec, and the normalisation of the pixels they are given."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from vtp.models.spec import ModelSpec
+
+
+class Model(nn.Module, ABC):
+    """Images (B, C, H, W), pixel values 0 to 255, uint8 or floating, to logits (B, classes).
+
+    The pixel mean and standard deviation of the training split are buffers, so that a model takes raw pixels.
+    The submodule `blocks` holds the layers that may be factorised. Modules are made by `vtp.models.build`,
+    which also puts in the factorised layers.
+
+    Attributes:
+        spec: what the module was built from.
+        mean, std: of the pixels, by channel (C,).
+    """
+
+    spec: ModelSpec
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("mean", torch.zeros(spec.channels))
+        self.register_buffer("std", torch.ones(spec.channels))
+
+    def normalised(self, images_BCHW: Tensor) -> Tensor:
+        """Return the pixels with mean 0 and deviation 1 by channel, in the dtype of the model."""
+        pixels = images_BCHW.to(self.mean.dtype)
+        return (pixels - self.mean[:, None, None]) / self.std[:, None, None]
+
+    @abstractmethod
+    def initialise(self) -> None:
+        """Give every parameter and buffer but `mean` and `std` its value before training."""
