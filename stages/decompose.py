@@ -2,8 +2,9 @@
 
 import sys
 from dataclasses import asdict
+from typing import Any
 
-from stages import PARAMS, model_path, report_path, run_stage
+from stages import PARAMS, model_path, report_path, repository_root, run_stage
 from stages.training import load_data, set_up
 from vtp.checkpoint import load, save
 from vtp.errors import UserError
@@ -40,13 +41,21 @@ def main() -> None:
             "macs": sum(layer.macs for layer in layers)
             / sum(_dense_size(layer) * flows[layer.layer].positions for layer in layers),
         },
-        "layers": [asdict(layer) for layer in layers],
+        "layers": [_without_time(layer) for layer in layers],
     }
     write_json(report_path(stage), report)
+    seconds = {layer.layer: layer.seconds for layer in layers}
+    write_json(repository_root() / ".vtp" / "timings" / f"decompose-{method}.json", seconds)
     print(
         f"decompose {method}: {len(layers) - len(left_dense)} of {len(layers)} layers factorised, "
-        f"{report['parameters']:,} parameters, validation accuracy {report['validation_accuracy']:.4f}"
+        f"{report['parameters']:,} parameters, validation accuracy {report['validation_accuracy']:.4f}, "
+        f"decomposed in {sum(seconds.values()):.1f} s"
     )
+
+
+def _without_time(layer: LayerReport) -> dict[str, Any]:
+    """Return the report of a layer as plain data that is the same at every run."""
+    return {key: value for key, value in asdict(layer).items() if key != "seconds"}
 
 
 def _dense_size(layer: LayerReport) -> int:

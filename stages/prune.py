@@ -8,7 +8,7 @@ from vtp.checkpoint import load, save
 from vtp.files import write_json
 from vtp.measure import accuracy, macs, parameters
 from vtp.params import load_params
-from vtp.prune import keep_masks, slim
+from vtp.prune import THRESHOLDS, slim
 from vtp.scores import scores
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     device = set_up(params)
     validation = load_data(device).validation
     dense, scored = load(model_path("baseline")).to(device), load(model_path("sparsify")).to(device)
-    masks = keep_masks(scores(scored), params.prune.rate)
+    masks = THRESHOLDS[params.prune.threshold](scores(scored), params.prune.rate)
     pruned = slim(scored, masks)
     save(pruned, model_path("prune"))
     cost = {"dense": parameters(dense.spec), "pruned": parameters(pruned.spec)}

@@ -26,6 +26,8 @@ def random_model(spec: ModelSpec, seed: int, dtype: torch.dtype = torch.float64)
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         if tensor.dtype == torch.int64:  # batches that a norm has seen
             state[name] = torch.tensor(7)
+        elif tensor.dtype == torch.int16:  # columns that are read: any, as long as there are so many
+            state[name] = torch.arange(len(tensor)).to(tensor.dtype)
         elif name in ("mean", "std"):
             state[name] = 100 + 10 * noise
         elif name.endswith("running_var"):
@@ -86,13 +88,16 @@ def specs(draw: st.DrawFn, family: str) -> ModelSpec:
         size, stem = draw(st.integers(4, 8)), draw(st.integers(1, 8))
         return ResNetSpec(**common, image_size=size, stem=stem, blocks=tuple(blocks))
     heads = st.lists(st.builds(lambda dims: HeadSpec(dims, dims), st.integers(1, 6)), min_size=1, max_size=4)
-    blocks = draw(st.lists(st.builds(BlockSpec, heads.map(tuple), st.integers(1, 12)), min_size=1, max_size=2))
+    dim = draw(st.integers(4, 12))
+    inputs = st.none() | st.integers(1, dim)
+    block = st.builds(BlockSpec, heads.map(tuple), st.integers(1, 12), inputs, inputs)
+    blocks = draw(st.lists(block, min_size=1, max_size=2))
     patch = draw(st.sampled_from([2, 4]))
     return ViTSpec(
         **common,
         image_size=4,
         patch_size=patch,
-        dim=draw(st.integers(4, 12)),
+        dim=dim,
         head_dim=draw(st.integers(1, 8)),
         blocks=tuple(blocks),
         dropout=0.5,

@@ -297,7 +297,7 @@ def test_errors_are_those_of_the_truncations(method: str, m: int, n: int, rank: 
     )
     matrix = matrix @ matrix.T if method == "evd" else matrix
     left, right = decompose(matrix, method).factors
-    errors = Decomposed(matrix, left, right, None, 1).errors()
+    errors = Decomposed(matrix, left, right, None, 1, 0.0).errors()
     assert len(errors) == min(shape) + 1
     for r, error in enumerate(errors):
         direct = float((matrix - left[:, :r] @ right[:r]).norm() ** 2)

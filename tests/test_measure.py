@@ -31,12 +31,13 @@ def macs_by_formula(spec: ViTSpec) -> int:
         name = f"blocks.{index}."
         asking = 1 if index == len(spec.blocks) - 1 else tokens  # only the class token is read in the end
         qk, v = sum(head.qk for head in block.heads), sum(head.v for head in block.heads)
-        total += linear(name + "attention.query", spec.dim, qk, asking)
-        total += linear(name + "attention.key", spec.dim, qk, tokens)
-        total += linear(name + "attention.value", spec.dim, v, tokens)
+        read = block.attention_inputs or spec.dim
+        total += linear(name + "attention.query", read, qk, asking)
+        total += linear(name + "attention.key", read, qk, tokens)
+        total += linear(name + "attention.value", read, v, tokens)
         total += asking * tokens * (qk + v)  # scores, and sums weighted by them
         total += linear(name + "attention.output", v, spec.dim, asking)
-        total += linear(name + "mlp.up", spec.dim, block.hidden, asking)
+        total += linear(name + "mlp.up", block.mlp_inputs or spec.dim, block.hidden, asking)
         total += linear(name + "mlp.down", block.hidden, spec.dim, asking)
     return total + spec.dim * spec.classes
 

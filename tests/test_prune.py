@@ -21,7 +21,7 @@ from vtp.checkpoint import digest
 from vtp.measure import macs, parameters
 from vtp.models import Model, spec_to_plain
 from vtp.models.vit import HeadSpec
-from vtp.prune import MINIMUM, keep_masks, masked, slim
+from vtp.prune import MINIMUM, THRESHOLDS, keep_masks, masked, slim
 from vtp.scores import scores, with_scores
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -191,3 +191,11 @@ def test_of_equal_scores_the_earlier_goes_first() -> None:
     masks = keep_masks({"first": torch.ones(4), "second": torch.ones(4)}, 0.5)
     assert masks["first"].tolist() == [True, False, False, False]
     assert masks["second"].tolist() == [True, False, True, True]
+
+
+def test_with_a_threshold_of_its_own_each_site_loses_the_same_fraction() -> None:
+    site_scores = {"small": torch.tensor([1e-3, 2e-3, 3e-3, 4e-3]), "large": torch.tensor([4.0, 3.0, 2.0, 1.0])}
+    masks = THRESHOLDS["layer"](site_scores, 0.5)
+    assert masks["small"].tolist() == [False, False, True, True]
+    assert masks["large"].tolist() == [True, True, False, False]
+    assert int(THRESHOLDS["global"](site_scores, 0.5)["large"].sum()) == 3

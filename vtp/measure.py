@@ -50,8 +50,11 @@ def macs(spec: ModelSpec) -> int:
     pass really does, attention included; element-wise work is not counted.
     """
     model = build(spec).to_empty(device="cpu")
+    for tensor in model.state_dict().values():
+        tensor.zero_()
     image = torch.zeros(1, spec.channels, spec.image_size, spec.image_size)
-    with torch.no_grad(), _MacCounter() as counter:
+    counter = _MacCounter()
+    with torch.no_grad(), counter:
         model(image)
     return counter.macs
 
@@ -65,7 +68,7 @@ class _MacCounter(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.macs = 0
+        self.macs: int = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))

@@ -69,7 +69,7 @@ class DataParams:
 class ViTParams:
     """Section `model` of name `vit`: a vision transformer."""
 
-    sites: ClassVar = ("attention.inner", "mlp.hidden")
+    sites: ClassVar = ("attention.inner", "mlp.hidden", "attention.input", "mlp.input")
 
     name: str = _one_of("vit")
     patch_size: int = _at_least(1)
@@ -136,6 +136,7 @@ class PruneParams:
     """Section `prune`: removal of scored dimensions."""
 
     rate: float = _between(0.0, 0.95)
+    threshold: str = _one_of("global", "layer")
 
 
 @dataclass(frozen=True)

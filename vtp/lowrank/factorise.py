@@ -6,6 +6,7 @@ minimised is E‖W x + b - Ŵ x - b̂‖², the error of the layer's output (SVD
 Cholesky factor, which a singular covariance does not have).
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,7 @@ class Decomposed:
         left, right: all terms of its decomposition, (out, k) and (k, in).
         inverse: the pseudo-inverse of S, or None where the metric is `weight`.
         positions: input rows an image.
+        seconds: what the decomposition took.
     """
 
     matrix: Tensor
@@ -39,6 +41,7 @@ class Decomposed:
     right: Tensor
     inverse: Tensor | None
     positions: int
+    seconds: float
 
     def errors(self) -> Tensor:
         """Return ‖matrix - left·right‖_F² of the truncation to rank 0, 1, …, k.
@@ -104,15 +107,15 @@ def factorise(
                 dense_report(name, layer, moments[name], reasons.get(name, "factors would save nothing"))
             )
             continue
-        left, right = decomposed[name].truncate(rank)
+        entry = decomposed[name]
+        left, right = entry.truncate(rank)
         approximation = left @ right
         bias = _bias(layer, approximation, moments[name], params.metric)
         factors[name] = Factor(rank, bias is not None)
         _put(state, name, left, right, bias)
         report = factor_report(name, layer, moments[name], approximation, rank, bias is not None)
-        reports.append(
-            replace(report, optimum_ratio=decomposed[name].optimum_ratio(rank), curve=decomposed[name].curve())
-        )
+        ratio, curve = entry.optimum_ratio(rank), entry.curve()
+        reports.append(replace(report, optimum_ratio=ratio, curve=curve, seconds=entry.seconds))
     return from_state(replace(model.spec, factors=factors), state), reports
 
 
@@ -136,8 +139,9 @@ def _decompose(layer: Layer, method: str, metric: str, moments: Moments) -> Deco
     if metric == "activation":
         root, inverse = square_root(moments.covariance)
         matrix = matrix @ root
+    start = time.perf_counter()
     left, right = decompose(matrix, method).factors
-    return Decomposed(matrix, left, right, inverse, moments.positions)
+    return Decomposed(matrix, left, right, inverse, moments.positions, time.perf_counter() - start)
 
 
 def _ranks(layers: Mapping[str, Layer], decomposed: Mapping[str, Decomposed], params: DecomposeParams) -> Ranks:

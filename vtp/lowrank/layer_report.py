@@ -26,6 +26,7 @@ class LayerReport:
             (Eckart-Young), or None where the layer is dense or the least error is zero.
         curve: the error that the method minimises, relative to the whole, at `CURVE_POINTS` ranks from 0 to full;
             for `svd` it is the tail of the spectrum. Empty where the layer is not decomposed.
+        seconds: what decomposing the matrix took, zero where it was not; no part of a result that is compared.
         reason: why the layer stays dense, else empty.
     """
 
@@ -38,6 +39,7 @@ class LayerReport:
     output_error: float
     optimum_ratio: float | None
     curve: tuple[float, ...]
+    seconds: float
     reason: str
 
 
@@ -50,7 +52,9 @@ def dense_report(name: str, layer: Layer, moments: Moments, reason: str) -> Laye
     """Return the report of a layer that stays dense, and why."""
     rows, columns = weight_matrix(layer).shape
     size = rows * columns
-    return LayerReport(name, (rows, columns), None, size, size * moments.positions, 0.0, 0.0, None, (), reason)
+    return LayerReport(
+        name, (rows, columns), None, size, size * moments.positions, 0.0, 0.0, None, (), 0.0, reason
+    )
 
 
 def factor_report(
@@ -71,6 +75,7 @@ def factor_report(
         output_error=_ratio(_output_norm(difference, moments), _output_norm(weight, moments)),
         optimum_ratio=None,
         curve=(),
+        seconds=0.0,
         reason="",
     )
 

@@ -76,3 +76,21 @@ class LowRankConv2d(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         return self.left(self.right(x_BCHW))  # type: ignore[no-any-return]
+
+
+class Columns(nn.Module):
+    """Pass on some dimensions of the last axis: the columns that the projections behind it still read.
+
+    Args:
+        count: how many are passed on; which ones is a buffer, `index`, of int16 to keep checkpoints small.
+    """
+
+    index: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.zeros(count, dtype=torch.int16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, dims) to (…, count)."""
+        return x.index_select(-1, self.index.int())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp.models.base import Model
-from vtp.models.layers import ImportanceScore
+from vtp.models.layers import Columns, ImportanceScore
 from vtp.models.spec import ModelSpec
 
 
@@ -25,10 +25,15 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One block: its heads and the hidden dims of its MLP."""
+    """One block: its heads, the hidden dims of its MLP, and how many dims q, k and v, and the MLP, read.
+
+    None: they read all dims of the residual stream.
+    """
 
     heads: tuple[HeadSpec, ...]
     hidden: int
+    attention_inputs: int | None = None
+    mlp_inputs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ class ViTSpec(ModelSpec):
     dropout: float
 
 
+def input_site(dim: int, inputs: int | None, is_scored: bool) -> tuple[nn.Module, nn.Module]:
+    """Return what picks the dims that a part of the block reads, and their scores; an identity for what is not."""
+    columns = nn.Identity() if inputs is None else Columns(inputs)
+    return columns, ImportanceScore(inputs or dim) if is_scored else nn.Identity()
+
+
 class Attention(nn.Module):
     """Multi-head self-attention whose heads may differ in their dims.
 
@@ -57,24 +68,33 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, *, dim: int, heads: tuple[HeadSpec, ...], scale: float, dropout: float, scored: tuple[str, ...]
+        self,
+        *,
+        dim: int,
+        inputs: int | None,
+        heads: tuple[HeadSpec, ...],
+        scale: float,
+        dropout: float,
+        scored: tuple[str, ...],
     ) -> None:
         super().__init__()
         self.scale = scale
         self.groups = [(head, len(list(same))) for head, same in groupby(heads)]
         inner_qk, inner_v = sum(head.qk for head in heads), sum(head.v for head in heads)
-        self.query = nn.Linear(dim, inner_qk, bias=False)
-        self.key = nn.Linear(dim, inner_qk, bias=False)
-        self.value = nn.Linear(dim, inner_v, bias=False)
+        self.columns, self.input = input_site(dim, inputs, "attention.input" in scored)
+        self.query = nn.Linear(inputs or dim, inner_qk, bias=False)
+        self.key = nn.Linear(inputs or dim, inner_qk, bias=False)
+        self.value = nn.Linear(inputs or dim, inner_v, bias=False)
         self.inner = ImportanceScore(inner_v) if "attention.inner" in scored else nn.Identity()
         self.output = nn.Linear(inner_v, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BND: Tensor, queries: int | None) -> Tensor:
         """Attend from the first `queries` tokens (None: from all) to all tokens."""
-        q = self.inner(self.query(x_BND[:, :queries]))
-        k = self.inner(self.key(x_BND))
-        v = self.inner(self.value(x_BND))
+        x = self.input(self.columns(x_BND))
+        q = self.inner(self.query(x if queries is None else x[:, :queries]))
+        k = self.inner(self.key(x))
+        v = self.inner(self.value(x))
         return self.dropout(self.output(self.attend(q, k, v)))  # type: ignore[no-any-return]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -97,9 +117,12 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers around a GELU; the hidden dims may carry importance scores."""
 
-    def __init__(self, *, dim: int, hidden: int, dropout: float, scored: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, dim: int, inputs: int | None, hidden: int, dropout: float, scored: tuple[str, ...]
+    ) -> None:
         super().__init__()
-        self.up = nn.Linear(dim, hidden)
+        self.columns, self.input = input_site(dim, inputs, "mlp.input" in scored)
+        self.up = nn.Linear(inputs or dim, hidden)
         self.activation = nn.GELU()
         self.hidden = ImportanceScore(hidden) if "mlp.hidden" in scored else nn.Identity()
         self.down = nn.Linear(hidden, dim)
@@ -107,7 +130,8 @@ class MLP(nn.Module):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
-        hidden = self.dropout(self.hidden(self.activation(self.up(x_BND))))
+        x = self.input(self.columns(x_BND))
+        hidden = self.dropout(self.hidden(self.activation(self.up(x))))
         return self.dropout(self.down(hidden))  # type: ignore[no-any-return]
 
 
@@ -118,9 +142,14 @@ class Block(nn.Module):
         super().__init__()
         shared = {"dim": spec.dim, "dropout": spec.dropout, "scored": spec.scored}
         self.attention_norm = nn.LayerNorm(spec.dim)
-        self.attention = Attention(heads=block.heads, scale=spec.head_dim**-0.5, **shared)  # type: ignore[arg-type]
+        self.attention = Attention(
+            heads=block.heads,
+            inputs=block.attention_inputs,
+            scale=spec.head_dim**-0.5,
+            **shared,  # type: ignore[arg-type]
+        )
         self.mlp_norm = nn.LayerNorm(spec.dim)
-        self.mlp = MLP(hidden=block.hidden, **shared)  # type: ignore[arg-type]
+        self.mlp = MLP(hidden=block.hidden, inputs=block.mlp_inputs, **shared)  # type: ignore[arg-type]
 
     def forward(self, x_BND: Tensor, queries: int | None = None) -> Tensor:
         """Return the first `queries` tokens (None: all) of the block's output."""

@@ -12,7 +12,7 @@ MINIMUM = 1  # dimensions that every site keeps, whatever the rate
 
 
 def keep_masks(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
-    """Return site -> bool (dims,) on the CPU, True where a dimension stays: one threshold over all sites.
+    """Return site -> bool (dims,) on the CPU, True where a dimension stays: one threshold over all sites given.
 
     The paper's section 2.2: all |a| are ranked and the lowest `rate` of them, rounded to a whole number, go.
     Of equal scores the earlier one in the model's order goes first. Each site keeps its `MINIMUM` best
@@ -28,6 +28,14 @@ def keep_masks(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tens
     keep[ranked.argsort(stable=True)[:removed]] = False
     sizes = [len(magnitude) for magnitude in magnitudes.values()]
     return dict(zip(magnitudes, keep.split(sizes), strict=True))
+
+
+def keep_masks_by_layer(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
+    """Return the masks of `keep_masks` with a threshold of its own for each site: all lose the same fraction."""
+    return {site: keep_masks({site: score}, rate)[site] for site, score in site_scores.items()}
+
+
+THRESHOLDS = {"global": keep_masks, "layer": keep_masks_by_layer}
 
 
 def masked(model: Model, masks: Masks) -> Model:

@@ -15,12 +15,36 @@ def slim_vit(spec: ViTSpec, state: State, masks: Masks) -> ViTSpec:
     blocks = []
     for index, block in enumerate(spec.blocks):
         attention, mlp = f"blocks.{index}.attention", f"blocks.{index}.mlp"
+        if f"{attention}.input" in masks:
+            readers = (f"{attention}.query", f"{attention}.key", f"{attention}.value")
+            inputs = _slim_input(state, attention, readers, masks[f"{attention}.input"], block.attention_inputs)
+            block = replace(block, attention_inputs=inputs)
+        if f"{mlp}.input" in masks:
+            inputs = _slim_input(state, mlp, (f"{mlp}.up",), masks[f"{mlp}.input"], block.mlp_inputs)
+            block = replace(block, mlp_inputs=inputs)
         if f"{attention}.inner" in masks:
             block = replace(block, heads=_slim_attention(state, attention, block, masks[f"{attention}.inner"]))
         if f"{mlp}.hidden" in masks:
             block = replace(block, hidden=_slim_mlp(state, mlp, masks[f"{mlp}.hidden"]))
         blocks.append(block)
     return replace(spec, scored=(), blocks=tuple(blocks))
+
+
+def _slim_input(state: State, name: str, readers: tuple[str, ...], keep: Tensor, inputs: int | None) -> int | None:
+    """Slim the columns that the layers `readers` read; return how many are left, None where all are read.
+
+    The norm before them still sees every dim of the residual stream.
+    """
+    score = state.pop(f"{name}.input.score")
+    index = keep.nonzero().flatten().to(score.device)
+    for reader in readers:
+        fold(state, f"{reader}.weight", score, axis=1)
+        keep_columns(state, f"{reader}.weight", index)
+    if keep.all():
+        return inputs
+    before = state.get(f"{name}.columns.index")
+    state[f"{name}.columns.index"] = (index if before is None else before[index]).to(torch.int16)
+    return len(index)
 
 
 def _slim_attention(state: State, name: str, block: BlockSpec, keep: Tensor) -> tuple[HeadSpec, ...]:
