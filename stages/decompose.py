@@ -49,7 +49,7 @@ def main() -> None:
     print(
         f"decompose {method}: {len(layers) - len(left_dense)} of {len(layers)} layers factorised, "
         f"{report['parameters']:,} parameters, validation accuracy {report['validation_accuracy']:.4f}, "
-        f"decomposed in {sum(seconds.values()):.1f} s"
+        f"decomposed in {sum(seconds.values()):.2f} s"
     )
 
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from vtp.data.batches import eval_batches
 from vtp.data.dataset import Split
-from vtp.models import Model, ModelSpec, build
+from vtp.models import Model, ModelSpec, build, from_state
 
 EVAL_BATCH = 250
 
@@ -49,9 +49,8 @@ def macs(spec: ModelSpec) -> int:
     Counted by running a model of that shape on one image: every matrix product and convolution that a forward
     pass really does, attention included; element-wise work is not counted.
     """
-    model = build(spec).to_empty(device="cpu")
-    for tensor in model.state_dict().values():
-        tensor.zero_()
+    zeros = {name: torch.zeros(like.shape, dtype=like.dtype) for name, like in build(spec).state_dict().items()}
+    model = from_state(spec, zeros)
     image = torch.zeros(1, spec.channels, spec.image_size, spec.image_size)
     counter = _MacCounter()
     with torch.no_grad(), counter:
