@@ -20,9 +20,9 @@ TINY = (
         "- lu\n- cholesky\n- evd\n",
         "methods: [svd, qr]\n",
     ),
-    ("baseline:\n  epochs: 60", "baseline:\n  epochs: 4"),
+    ("baseline:\n  epochs: 40", "baseline:\n  epochs: 4"),
     ("sparsify:\n  epochs: 10", "sparsify:\n  epochs: 1"),
-    ("finetune:\n  epochs: 30", "finetune:\n  epochs: 1"),
+    ("finetune:\n  epochs: 20", "finetune:\n  epochs: 1"),
 )
 
 
