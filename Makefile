@@ -23,7 +23,7 @@ ui: setup                                         ## publish every experiment to
 	python -m stages.ui
 
 bench: setup                                      ## the benchmarks, each a table
-	python -m benchmarks.table1 && python -m benchmarks.decompositions
+	python -m benchmarks.table1 && python -m benchmarks.decompositions && python -m benchmarks.methods
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
