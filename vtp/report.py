@@ -42,8 +42,8 @@ def plot_curves(histories: Mapping[str, Sequence[Record]], path: Path) -> None:
     start = 0
     for stage, history in histories.items():
         epochs = [start + record["epoch"] for record in history]
-        loss.plot(epochs, [record["loss"] for record in history], label=stage)
-        accuracy.plot(epochs, [100 * record["validation_accuracy"] for record in history], label=stage)
+        loss.plot(epochs, [record["loss"] for record in history], marker=".", label=stage)
+        accuracy.plot(epochs, [100 * record["validation_accuracy"] for record in history], marker=".", label=stage)
         start += len(history)
     _label(loss, "training loss", "epoch", "loss")
     _label(accuracy, "validation accuracy", "epoch", "%")
@@ -56,7 +56,8 @@ def plot_methods(accuracies: Mapping[str, float], dense: float, pruned: float, p
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     bars = axes.bar(list(accuracies), [100 * value for value in accuracies.values()], color="tab:blue")
-    axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+    axes.bar_label(bars, fmt="%.1f", label_type="center", color="white", fontsize=8)
+    axes.tick_params("x", rotation=30)
     axes.axhline(100 * dense, color="black", linestyle="--", label=f"dense {percent(dense)} %")
     axes.axhline(100 * pruned, color="tab:orange", linestyle=":", label=f"pruned {percent(pruned)} %")
     axes.set_ylim(0, 115)
