@@ -63,3 +63,9 @@ def write_params(folder: Path, *changes: tuple[str, str]) -> None:
 def make_clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that makes a named clone of the project."""
     return lambda name: clone(tmp_path_factory.mktemp(name))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that run pipelines first: whichever starts last decides how long two workers take."""
+    slow = ("test_pipeline.py", "test_stages.py")
+    items.sort(key=lambda item: item.path.name not in slow)
