@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
-.PHONY: setup repro test lint ui compare bench
+.PHONY: setup repro test fuzz lint ui compare bench
 .DEFAULT_GOAL := repro
 
 setup: .venv/installed                            ## make .venv with the pinned packages
@@ -12,6 +12,9 @@ repro: setup                                      ## run what changed and print 
 
 test: setup                                       ## run the tests
 	python -m pytest
+
+fuzz: setup                                       ## the tests over generated inputs, with new ones at every call
+	python -m pytest --hypothesis-profile fuzz -m hypothesis
 
 lint: setup                                       ## style and types
 	ruff check . && ruff format --check . && mypy
@@ -23,7 +26,8 @@ ui: setup                                         ## publish every experiment to
 	python -m stages.ui
 
 bench: setup                                      ## the benchmarks, each a table
-	python -m benchmarks.table1 && python -m benchmarks.decompositions && python -m benchmarks.methods
+	python -m benchmarks.table1 && python -m benchmarks.decompositions && python -m benchmarks.pruning && \
+	python -m benchmarks.methods
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

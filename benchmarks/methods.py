@@ -14,16 +14,17 @@ import torch
 
 from benchmarks.decompositions import machine
 from stages import DATASET, PARAMS, model_path
+from vtp.calibration import calibration_images
 from vtp.checkpoint import load
 from vtp.data.dataset import Split, load_dataset
-from vtp.lowrank import Moments, calibration_images, factorise, moments
+from vtp.lowrank import METRICS, Moments, factorise, moments, with_gradients
 from vtp.measure import accuracy
 from vtp.models import Model
 from vtp.params import DecomposeParams, Params, load_params
 from vtp.report import markdown_table, percent
 
 KEEPS = (0.33, 0.5, 0.67)
-SETTINGS = [(metric, allocation) for metric in ("weight", "activation") for allocation in ("uniform", "global")]
+SETTINGS = [(metric, allocation) for metric in METRICS for allocation in ("uniform", "global")]
 
 
 def main() -> None:
@@ -35,9 +36,9 @@ def main() -> None:
     split: Split = getattr(dataset, name)
     images = calibration_images(dataset.train.images, params.decompose.calibration_images, params.seed)
     start = time.perf_counter()
-    flows = moments(model, images)
+    flows = with_gradients(moments(model, images), model, images, params.seed)
     print(machine())
-    print(f"moments of {len(images)} images: {time.perf_counter() - start:.1f} s")
+    print(f"moments and gradients of {len(images)} images: {time.perf_counter() - start:.1f} s")
     print(f"accuracy (%) on {len(split)} {name} images without training")
     print(f"{stage} model: {percent(accuracy(model, split))}\n")
     header = ("method", "keep", *(f"{metric}, {allocation}" for metric, allocation in SETTINGS), "seconds")

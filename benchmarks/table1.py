@@ -17,10 +17,11 @@ from torch import Tensor
 
 from benchmarks.decompositions import machine
 from stages import DATASET, PARAMS, model_path
+from vtp.calibration import calibration_images
 from vtp.checkpoint import load
 from vtp.data.dataset import load_dataset
 from vtp.decompositions import decompose
-from vtp.lowrank import calibration_images, factorise, moments
+from vtp.lowrank import factorise, moments
 from vtp.lowrank.layer_report import weight_matrix
 from vtp.measure import accuracy
 from vtp.models import factorisable

@@ -6,10 +6,11 @@ from typing import Any
 
 from stages import PARAMS, model_path, report_path, repository_root, run_stage
 from stages.training import load_data, set_up
+from vtp.calibration import calibration_images
 from vtp.checkpoint import load, save
 from vtp.errors import UserError
 from vtp.files import write_json
-from vtp.lowrank import LayerReport, calibration_images, factorise, moments
+from vtp.lowrank import LayerReport, factorise, moments, with_gradients
 from vtp.measure import accuracy, macs, parameters
 from vtp.params import load_params
 
@@ -27,6 +28,8 @@ def main() -> None:
     pruned = load(model_path("prune"))
     images = calibration_images(dataset.train.images, params.decompose.calibration_images, params.seed)
     flows = moments(pruned.to(device), images)
+    if params.decompose.metric == "loss":
+        flows = with_gradients(flows, pruned, images, params.seed)
     factorised, layers = factorise(pruned.cpu(), method, params.decompose, flows)
     stage = f"decompose/{method}"
     save(factorised, model_path(stage))

@@ -1,43 +1,78 @@
-"""prune: remove the dimensions of lowest score; the slim model computes what the masked model computed."""
+"""prune: remove the dimensions of lowest score, and refit the layers that read them."""
+
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from stages import PARAMS, model_path, report_path, run_stage
 from stages.training import load_data, set_up
+from vtp.calibration import calibration_images
 from vtp.checkpoint import load, save
 from vtp.files import write_json
 from vtp.measure import accuracy, macs, parameters
 from vtp.params import load_params
-from vtp.prune import THRESHOLDS, slim
+from vtp.prune import Cut, choose_cut, corrected, slim
 from vtp.scores import scores
+
+BINS = 40
 
 
 def main() -> None:
     """Read the scored model; write the slim one and what is left at each site."""
     params = load_params(PARAMS)
     device = set_up(params)
-    validation = load_data(device).validation
+    dataset = load_data(device)
     dense, scored = load(model_path("baseline")).to(device), load(model_path("sparsify")).to(device)
-    masks = THRESHOLDS[params.prune.threshold](scores(scored), params.prune.rate)
-    pruned = slim(scored, masks)
+    cut = choose_cut(scores(scored), params.prune)
+    pruned = slim(scored, cut.keep)
+    if params.prune.correction == "least_squares":
+        images = calibration_images(dataset.train.images, params.prune.calibration_images, params.seed)
+        pruned = corrected(pruned, scored, images)
     save(pruned, model_path("prune"))
     cost = {"dense": parameters(dense.spec), "pruned": parameters(pruned.spec)}
     report = {
         "validation_accuracy": {
-            "dense": accuracy(dense, validation),
-            "sparse": accuracy(scored, validation),
-            "pruned": accuracy(pruned, validation),
+            "dense": accuracy(dense, dataset.validation),
+            "sparse": accuracy(scored, dataset.validation),
+            "pruned": accuracy(pruned, dataset.validation),
         },
         "parameters": cost,
         "macs": {"dense": macs(dense.spec), "pruned": macs(pruned.spec)},
-        "sites": {site: {"dims": len(mask), "kept": int(mask.sum())} for site, mask in masks.items()},
+        "sites": site_reports(scores(scored), cut),
     }
     write_json(report_path("prune"), report)
-    kept = torch.cat(list(masks.values()))
+    kept = torch.cat(list(cut.keep.values()))
     print(
         f"prune: {int(kept.sum())} of {len(kept)} scored dimensions kept, "
         f"{cost['pruned']:,} of {cost['dense']:,} parameters"
     )
+
+
+def site_reports(site_scores: dict[str, Tensor], cut: Cut) -> dict[str, dict[str, Any]]:
+    """Return for each site its dims, how many are kept, the threshold, and histograms of |score| of both.
+
+    All sites share `BINS` bins from zero to the largest score of all.
+    """
+    magnitudes = {site: score.detach().abs().float().cpu() for site, score in site_scores.items()}
+    largest = max(float(magnitude.max()) for magnitude in magnitudes.values())
+    return {
+        site: {
+            "dims": len(keep),
+            "kept": int(keep.sum()),
+            "threshold": cut.thresholds[site],
+            "largest": largest,
+            "histogram": histogram(magnitudes[site], largest),
+            "histogram_kept": histogram(magnitudes[site][keep], largest),
+        }
+        for site, keep in cut.keep.items()
+    }
+
+
+def histogram(magnitudes: Tensor, largest: float) -> list[int]:
+    """Return how many of the magnitudes fall into each of `BINS` equal bins from 0 to `largest`."""
+    counts: list[int] = torch.histc(magnitudes, BINS, 0, largest).int().tolist()
+    return counts
 
 
 if __name__ == "__main__":

@@ -6,7 +6,16 @@ from typing import Any
 from stages import METRICS, PARAMS, history_path, report_path, run_stage
 from vtp.files import read_json, write_text
 from vtp.params import Params, load_params
-from vtp.report import count, markdown_table, percent, plot_curves, plot_errors, plot_kept, plot_methods
+from vtp.report import (
+    count,
+    markdown_table,
+    percent,
+    plot_curves,
+    plot_errors,
+    plot_kept,
+    plot_methods,
+    plot_scores,
+)
 
 FOLDER = Path("out/report")
 HEADER = ("method", "keep", "kept", "parameters", "MACs", "dense", "pruned", "factorised", "fine-tuned")
@@ -24,6 +33,7 @@ def main() -> None:
     plot_curves(histories, FOLDER / "curves.png")
     plot_errors({method: report["layers"] for method, report in methods.items()}, FOLDER / "errors.png")
     plot_kept(prune["sites"], FOLDER / "pruning.png")
+    plot_scores(prune["sites"], FOLDER / "scores.png")
     accuracies = {method: report["validation_accuracy"] for method, report in methods.items()}
     plot_methods(accuracies, before["dense"], before["pruned"], FOLDER / "methods.png")
 

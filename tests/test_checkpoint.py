@@ -106,7 +106,7 @@ def test_file_is_hardly_larger_than_its_parameters(
 
 @both
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_one_changed_byte_is_refused(
     family: str, place: float, flip: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

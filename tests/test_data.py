@@ -61,7 +61,7 @@ class TestFile:
             load_dataset(path)
 
     @given(where=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_one_altered_byte(self, tmp_path_factory: pytest.TempPathFactory, where: float, flipped: int) -> None:
         path = tmp_path_factory.mktemp("altered") / "d.safetensors"
         train, validation, test = (make_split(4, 1, 4, seed) for seed in range(3))
@@ -132,7 +132,6 @@ def image_batches(draw: st.DrawFn) -> torch.Tensor:
 
 class TestAugment:
     @given(images=image_batches(), padding=st.integers(0, 3), flip=st.booleans(), seed=st.integers(0, 99))
-    @settings(deadline=None)
     def test_each_result_is_a_crop_of_its_padded_image(
         self, images: torch.Tensor, padding: int, flip: bool, seed: int
     ) -> None:
@@ -149,7 +148,6 @@ class TestAugment:
             assert any(torch.equal(result, crop) for crop in crops)
 
     @given(images=image_batches(), seed=st.integers(0, 99))
-    @settings(deadline=None)
     def test_no_padding_and_no_flip_is_the_identity(self, images: torch.Tensor, seed: int) -> None:
         assert torch.equal(augment(images, torch.Generator().manual_seed(seed), 0, False), images)
 
@@ -170,7 +168,7 @@ def all_of(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
 
 class TestBatches:
     @given(count=st.integers(1, 40), batch_size=st.integers(1, 50), epoch=st.integers(0, 5))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_every_image_once_with_its_label(self, count: int, batch_size: int, epoch: int) -> None:
         images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
         split = Split(images, torch.arange(count) * 10)

@@ -108,7 +108,7 @@ def test_qr_is_the_rank_retaining_one() -> None:
 
 
 @pytest.mark.parametrize("method", DISTINCT_METHODS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(matrix=matrices())
 def test_truncation_lies_between_the_optimum_and_the_bound(method: str, matrix: Tensor) -> None:
     record = try_decompose(matrix, method)
@@ -117,7 +117,7 @@ def test_truncation_lies_between_the_optimum_and_the_bound(method: str, matrix: 
 
 
 @pytest.mark.parametrize("method", ["svd", "svd_full"])
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(matrix=matrices())
 def test_svd_truncation_is_optimal(method: str, matrix: Tensor) -> None:
     record = decompose(matrix, method)
@@ -128,7 +128,7 @@ def test_svd_truncation_is_optimal(method: str, matrix: Tensor) -> None:
 
 
 @pytest.mark.parametrize("method", DISTINCT_METHODS)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(matrix=matrices())
 def test_a_second_call_gives_the_same_bytes(method: str, matrix: Tensor) -> None:
     first = try_decompose(matrix, method)
@@ -165,7 +165,7 @@ def test_neither_input_nor_record_changes_with_the_other(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", RANK_REVEALING)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(m=st.integers(1, 40), n=st.integers(1, 40), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_the_numerical_rank_is_found(method: str, m: int, n: int, seed: int, data: st.DataObject) -> None:
     largest = min(m, n) if method != "svd_randomized" else -(-m * n // (m + n))
@@ -176,7 +176,7 @@ def test_the_numerical_rank_is_found(method: str, m: int, n: int, seed: int, dat
 
 
 @pytest.mark.parametrize("method", DISTINCT_METHODS)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(matrix=matrices(), data=st.data())
 def test_balance_keeps_the_product_and_levels_both_sides(method: str, matrix: Tensor, data: st.DataObject) -> None:
     record = try_decompose(matrix, method)

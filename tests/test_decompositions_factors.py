@@ -12,7 +12,7 @@ from torch import Tensor
 from vtp.decompositions import NotDecomposable, decompose
 from vtp.decompositions.svd import OVERSAMPLING, RandomizedSVD
 
-EXAMPLES = settings(max_examples=50, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=50)
 
 
 def assert_close(actual: Tensor, expected: Tensor, scale: float) -> None:

@@ -61,7 +61,7 @@ def test_text_is_utf_8(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == "ηλπ\n".encode()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(value=PLAIN)
 def test_json_comes_back_as_it_was_and_equal_values_give_equal_bytes(
     tmp_path_factory: pytest.TempPathFactory, value: Any

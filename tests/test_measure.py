@@ -42,7 +42,7 @@ def macs_by_formula(spec: ViTSpec) -> int:
     return total + spec.dim * spec.classes
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(specs("vit"), st.integers(0, 3))
 def test_macs_are_those_of_the_formula(spec: ViTSpec, rank: int) -> None:
     assert macs(spec) == macs_by_formula(spec)
@@ -104,7 +104,7 @@ def test_measuring_needs_no_mode_and_leaves_the_model_in_its_own(training: bool)
     assert model.training is training
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(SEEDS, st.integers(4, 60))
 def test_accuracy_is_the_mean_over_classes_by_their_size(seed: int, count: int) -> None:
     model: Model = random_model(small_spec("vit"), seed)

@@ -73,7 +73,7 @@ def test_model_of_the_paper_trains_a_step() -> None:
 
 @both
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_specs_survive_json(family: str, data: st.DataObject) -> None:
     spec = data.draw(specs(family))
     for changed in (spec, with_factors(spec, 2)):

@@ -197,7 +197,7 @@ def test_every_method_can_be_followed(name: str) -> None:
     assert (params.decomp, params.methods) == (name, (name,))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(size=st.integers(4, 64), patch=st.integers(1, 80))
 def test_the_patch_divides_the_image(size: int, patch: int) -> None:
     content = copy.deepcopy(VIT)
@@ -275,14 +275,14 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
         load_params(path)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(alphabet="seda:{}[]&*!|>-#'\"%@` \n01.e", max_size=40))
 def test_any_text_is_refused_and_never_a_crash(text: str) -> None:
     with pytest.raises(UserError):
         params_from_text(text, PATH)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.floats(1e-12, 10.0, exclude_min=True))
 def test_numbers_may_be_written_with_an_exponent_and_no_point(rate: float) -> None:
     digits, exponent = f"{rate:.0e}".split("e")
@@ -293,7 +293,7 @@ def test_numbers_may_be_written_with_an_exponent_and_no_point(rate: float) -> No
             assert params_from_text(text, PATH).baseline.learning_rate == float(written)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.randoms(use_true_random=False))
 def test_order_and_comments_mean_nothing(random: Any) -> None:
     def shuffled(content: Any) -> Any:
@@ -313,3 +313,26 @@ def test_flatten_gives_every_value_under_its_dotted_key() -> None:
         expected |= {f"{name}.{key}": value for key, value in section.items()}
     assert {key: list(x) if isinstance(x, tuple) else x for key, x in flat.items()} == expected
     assert list(flat)[:2] == ["seed", "decomp"]
+
+
+def test_rates_of_kinds_are_numbers_in_range_of_kinds_that_have_scores() -> None:
+    def with_rates(rates: Any) -> dict[str, Any]:
+        return VIT | {"prune": VIT["prune"] | {"rates": rates}}
+
+    assert parse(with_rates({"mlp.hidden": 0, "attention.inner": 0.95})).prune.rates == {
+        "mlp.hidden": 0.0,
+        "attention.inner": 0.95,
+    }
+    for wrong in ({"mlp.hidden": 0.96}, {"mlp.hidden": -0.1}, {"hidden": 0.5}, {1: 0.5}, {"mlp.hidden": math.nan}):
+        message = complaint(with_rates(wrong))
+        assert message.startswith(
+            f"params.yaml: prune.rates is {wrong!r}, but must be a mapping to numbers from 0.0"
+        )
+        assert "to 0.95 of attention.inner, mlp.hidden" in message
+    assert complaint(with_rates({"mlp.hidden": "x"})) == (
+        "params.yaml: prune.rates.mlp.hidden is 'x', but must be a number"
+    )
+    assert complaint(with_rates({"mlp.input": 0.5})) == (
+        "params.yaml: prune.rates is {'mlp.input': 0.5}, but only the sparsify.sites have scores: "
+        "attention.inner, mlp.hidden"
+    )

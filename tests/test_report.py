@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vtp.report import count, markdown_table, percent, plot_curves, plot_kept, plot_methods
+from vtp.report import count, markdown_table, percent, plot_curves, plot_kept, plot_methods, plot_scores
 
 CELL = st.text(alphabet="abc XYZ019.,%()-_×é", max_size=12).map(str.strip)
 
@@ -26,7 +26,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line[1:-1].split("|")]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(tables())
 def test_a_table_is_aligned_and_reads_back(table: tuple[list[str], list[list[str]]]) -> None:
     header, rows = table
@@ -63,6 +63,20 @@ def history(epochs: int) -> list[dict[str, float]]:
 PLOTS: dict[str, Callable[[Path], None]] = {
     "curves": lambda path: plot_curves({"baseline": history(4), "finetune": history(1)}, path),
     "methods": lambda path: plot_methods({"none": 0.97, "svd": 0.95, "lu": 0.0}, 0.98, 0.97, path),
+    "scores": lambda path: plot_scores(
+        {
+            f"blocks.{i}.mlp": {
+                "dims": 9,
+                "kept": 6,
+                "largest": 2.0,
+                "threshold": [0.5, None][i % 2],
+                "histogram": [3, 4, 0, 2],
+                "histogram_kept": [0, 4, 0, 2],
+            }
+            for i in range(5)
+        },
+        path,
+    ),
     "kept": lambda path: plot_kept({f"blocks.{i}.mlp": {"dims": 8, "kept": i} for i in range(9)}, path),
 }
 

@@ -241,7 +241,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(
             assert rate - next_rate <= math.pi / 2 / (1 - warmup) * (following - place) + 1e-12  # without a jump
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=8), st.booleans())
 def test_the_best_epoch_is_kept_the_later_of_equals(accuracies: list[float], keep_best: bool) -> None:
     model = random_model(small_spec("vit"), seed=0)

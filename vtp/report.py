@@ -93,7 +93,7 @@ def plot_errors(reports: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) 
     _write(figure, path)
 
 
-def plot_kept(sites: Mapping[str, Mapping[str, int]], path: Path) -> None:
+def plot_kept(sites: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Draw how many dimensions of each site were kept (`kept`) of those it had (`dims`)."""
     figure = Figure(figsize=(8, 1 + 0.3 * len(sites)), layout="constrained")
     axes = figure.subplots()
@@ -103,6 +103,34 @@ def plot_kept(sites: Mapping[str, Mapping[str, int]], path: Path) -> None:
     axes.invert_yaxis()
     _label(axes, "dimensions kept by pruning", "dimensions", "")
     axes.legend()
+    _write(figure, path)
+
+
+def plot_scores(sites: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draw the histogram of each site's learned scores, those kept over all, with the threshold between.
+
+    Args:
+        sites: site -> `histogram` and `histogram_kept` (counts in equal bins from 0 to `largest`) and
+            `threshold`, or None where nothing went.
+        path: of the picture.
+    """
+    columns = min(4, len(sites))
+    rows = -(-len(sites) // columns)
+    figure = Figure(figsize=(3 * columns, 0.6 + 1.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(sites) :]:
+        axes.set_axis_off()
+    for axes, (site, entry) in zip(grid.flat, sites.items(), strict=False):
+        width = entry["largest"] / len(entry["histogram"])
+        left = [i * width for i in range(len(entry["histogram"]))]
+        axes.bar(left, entry["histogram"], width, align="edge", color="lightgrey", label="all")
+        axes.bar(left, entry["histogram_kept"], width, align="edge", color="tab:green", label="kept")
+        if entry["threshold"] is not None:
+            axes.axvline(entry["threshold"], color="tab:red", linewidth=1, label="threshold")
+        axes.set_title(f"{site}: {entry['kept']} of {entry['dims']}", fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.suptitle("importance scores |a| learned, and kept by pruning", fontsize=10)
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     _write(figure, path)
 
 

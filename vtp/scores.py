@@ -2,7 +2,7 @@
 
 A site is a place in the model that carries one score for each dimension; its name is the module's, such as
 `blocks.3.mlp.hidden`. Its kind, such as `mlp.hidden`, names the same place in every block: `attention.inner`
-and `mlp.hidden` in a vision transformer, `block.inner` in a ResNet.
+and `mlp.hidden` in a vision transformer, `block.inner` (of the site `blocks.3.inner`) in a ResNet.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +30,12 @@ def with_scores(model: Model, kinds: tuple[str, ...]) -> Model:
 def scores(model: nn.Module) -> dict[str, Tensor]:
     """Return site -> its scores (dims,), live: changing them changes the model."""
     return {name: module.score for name, module in model.named_modules() if isinstance(module, ImportanceScore)}
+
+
+def kind_of(site: str) -> str:
+    """Return the kind of a site: `mlp.hidden` of `blocks.3.mlp.hidden`."""
+    _, _, place = site.split(".", 2)
+    return place if "." in place else f"block.{place}"
 
 
 @dataclass(frozen=True)

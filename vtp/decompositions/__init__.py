@@ -6,7 +6,14 @@
 A new method is a subclass of `Decomposition` and an entry of `METHODS`.
 """
 
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from vtp.decompositions.balance import balance
@@ -44,6 +51,46 @@ def decompose(matrix: Tensor, method: str) -> Decomposition:
     return METHODS[method].of(_as_float64(matrix))
 
 
+class Timed(NamedTuple):
+    """The outcome of one decomposition, and the seconds that it took."""
+
+    outcome: "Decomposition | NotDecomposable"
+    seconds: float
+
+
+def decompose_all(matrices: Mapping[str, Tensor], method: str) -> dict[str, Timed]:
+    """Decompose each matrix as `decompose` does, several at a time; where there is none, give the reason.
+
+    As many run at once as PyTorch has threads, each with one thread for its linear algebra: matrices of layers are
+    too small for more threads to pay, and so the number of threads does not change the result.
+    """
+
+    def timed(matrix: Tensor) -> Timed:
+        start = time.perf_counter()
+        try:
+            record: Decomposition | NotDecomposable = decompose(matrix, method)
+            if isinstance(record, Decomposition):
+                _ = record.factors  # which some methods form when they are first asked for
+        except NotDecomposable as error:
+            record = error
+        return Timed(record, time.perf_counter() - start)
+
+    workers = torch.get_num_threads()
+    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+        return dict(zip(matrices, pool.map(timed, matrices.values()), strict=True))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _as_float64(matrix: Tensor) -> Array:
     if matrix.ndim != 2 or matrix.numel() == 0 or not matrix.is_floating_point():
         shape = "x".join(map(str, matrix.shape))
@@ -54,4 +101,4 @@ def _as_float64(matrix: Tensor) -> Array:
     return array
 
 
-__all__ = ["METHODS", "Decomposition", "NotDecomposable", "balance", "decompose"]
+__all__ = ["METHODS", "Decomposition", "NotDecomposable", "Timed", "balance", "decompose", "decompose_all"]

@@ -199,9 +199,11 @@ class CompleteOrthogonal(Decomposition):
 
 def _householder_qr(matrix: Array) -> tuple[Reflectors, Array]:
     """The reflectors of Q and the min(m, n)×n factor R with a diagonal ≥ 0."""
-    (packed, tau), R = scipy.linalg.qr(matrix, mode="raw", check_finite=False)
+    # NumPy's own geqrf, unlike SciPy's, lets other threads work meanwhile; its packed factor comes transposed.
+    packed, tau = np.linalg.qr(matrix, mode="raw")
+    R = np.triu(packed.T[: len(tau)])
     signs = diagonal_signs(R)
-    return _reflectors(packed, tau, signs), R * signs[:, None]
+    return _reflectors(packed.T, tau, signs), R * signs[:, None]
 
 
 def _pivoted_qr(matrix: Array) -> tuple[Reflectors, Array, NDArray[np.int64]]:

@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -115,12 +114,13 @@ class RandomizedSVD(SVD):
 
 def _singular_triplets(matrix: Array, full: bool = False) -> tuple[Array, Array, Array]:
     """U, Σ, V with canonical signs; a wide matrix is solved as its transpose, for which gesdd is faster."""
+    # NumPy's own gesdd, unlike SciPy's, lets other threads work meanwhile.
     rows, columns = matrix.shape
     if rows < columns:
-        right, Sigma, left = scipy.linalg.svd(matrix.T, full_matrices=full, check_finite=False)
+        right, Sigma, left = np.linalg.svd(matrix.T, full_matrices=full)
         U, V = left.T, right.T
     else:
-        U, Sigma, V = scipy.linalg.svd(matrix, full_matrices=full, check_finite=False)
+        U, Sigma, V = np.linalg.svd(matrix, full_matrices=full)
     signs = column_signs(U)
     U *= signs
     V[: len(signs)] *= signs[: len(V), None]

@@ -3,13 +3,12 @@
 Every layer offers choices: a rank with its cost and its error, or staying dense at full cost without error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import LinearConstraint, milp
-from scipy.sparse import csr_matrix
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +34,7 @@ class Choices:
 
 
 Ranks = dict[str, int | None]
+LIMIT = 2000  # sums of choices; more arise only near keep 1, where many layers could as well stay dense
 
 
 def uniform(layers: Mapping[str, Choices], keep: float) -> Ranks:
@@ -57,32 +57,94 @@ def uniform(layers: Mapping[str, Choices], keep: float) -> Ranks:
 def water_filling(layers: Mapping[str, Choices], keep: float) -> Ranks:
     """Return the ranks of least total error whose total cost is at most `keep` of the dense cost.
 
-    A multiple-choice knapsack: exactly one choice a layer. It is solved to the optimum by HiGHS; for convex
-    error curves the solution is water-filling, every layer cut where one more parameter removes equally much.
+    A multiple-choice knapsack: exactly one choice a layer. For convex error curves the solution is water-filling,
+    every layer cut where one more parameter removes equally much: `_price`, the Lagrange multiplier λ of the
+    budget, is that exchange rate. Curves that are not convex, and what is left over from whole ranks, are
+    settled by a search that is exact within its `LIMIT` (`_search`).
     """
-    names = list(layers)
-    costs = [np.append(layer.costs, layer.dense) for layer in layers.values()]
-    errors = [np.append(layer.errors, 0.0) for layer in layers.values()]
-    budget = keep * sum(layer.dense for layer in layers.values())
-    sizes = [len(c) for c in costs]
-    owner = np.repeat(np.arange(len(names)), sizes)
-    one_each = csr_matrix((np.ones(len(owner)), (owner, np.arange(len(owner)))))
-    scale = max(float(np.concatenate(errors).max()), np.finfo(float).tiny)
-    solved = milp(
-        np.concatenate(errors) / scale,
-        integrality=np.ones(len(owner)),
-        bounds=(0, 1),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(np.concatenate(costs)[None, :] / budget, -np.inf, 1),
-        ],
-        options={"mip_rel_gap": 0.0},  # else it stops 1e-4 short of the optimum
-    )
-    chosen = [int(part.argmax()) for part in np.split(solved.x, np.cumsum(sizes)[:-1])]
+    tables = [_undominated(layer) for layer in layers.values()]
+    budget = keep * sum(layer.dense for layer in layers.values()) * (1 + 1e-12)
+    price = _price(tables, budget)
+    _, bound = _search(tables, budget, price, np.inf, 100)
+    chosen, _ = _search(tables, budget, price, bound, LIMIT)
+    ranks = [int(table.option[index]) for table, index in zip(tables, chosen, strict=True)]
     return {
-        name: index + 1 if index < size - 1 else None
-        for name, index, size in zip(names, chosen, sizes, strict=True)
+        name: rank + 1 if rank < len(layer.costs) else None
+        for (name, layer), rank in zip(layers.items(), ranks, strict=True)
     }
+
+
+class _Table(NamedTuple):
+    """A layer's choices by rising cost and falling error; `option` counts from 0, the dense layer last."""
+
+    costs: Floats
+    errors: Floats
+    option: NDArray[np.intp]
+
+
+def _undominated(layer: Choices) -> _Table:
+    """Return the choices that no cheaper one beats."""
+    costs, errors = np.append(layer.costs, layer.dense), np.append(layer.errors, 0.0)
+    best_before = np.minimum.accumulate(np.append(np.inf, errors[:-1]))
+    option = np.flatnonzero(errors < best_before)
+    return _Table(costs[option], errors[option], option)
+
+
+def _price(tables: Sequence[_Table], budget: float) -> float:
+    """Return the least λ at which the choices of least error + λ · cost keep the budget, to a part in 1e15."""
+
+    def cost(price: float) -> float:
+        return sum(float(t.costs[(t.errors + price * t.costs).argmin()]) for t in tables)
+
+    if cost(0.0) <= budget:
+        return 0.0
+    low, high = 0.0, max(float(t.errors.max() / t.costs.min()) for t in tables)
+    while cost(high) > budget:
+        high *= 2
+    for _ in range(200):
+        middle = (low * high) ** 0.5 if low > 0 else high * 1e-4
+        low, high = (middle, high) if cost(middle) > budget else (low, middle)
+        if high <= low * (1 + 1e-15):
+            break
+    return high
+
+
+def _search(
+    tables: Sequence[_Table], budget: float, price: float, bound: float, limit: int
+) -> tuple[list[int], float]:
+    """Return the index chosen in each table, and the total error.
+
+    Layer by layer, all sums of choices that could still lead to a total error up to `bound` are kept. What a
+    choice adds to error + λ · cost above the least in its table is its excess: a sum whose excess passes that of
+    `bound` cannot, nor can one that another sum beats in cost and error. Of more than `limit` sums those of least
+    excess are kept, and the cheapest: only then may the total miss the optimum.
+    """
+    excesses = [t.errors + price * t.costs for t in tables]
+    slack = (bound + price * budget) * (1 + 1e-9) - sum(float(e.min()) for e in excesses)
+    excesses = [e - e.min() for e in excesses]
+    to_come = np.cumsum([0.0, *(float(t.costs[0]) for t in reversed(tables))])[::-1]
+    costs, errors, excess = np.zeros(1), np.zeros(1), np.zeros(1)
+    steps = []
+    for table, extra, cheapest in zip(tables, excesses, to_come[1:], strict=True):
+        options = np.flatnonzero(extra <= slack)
+        all_costs = (costs[:, None] + table.costs[options]).ravel()
+        all_errors = (errors[:, None] + table.errors[options]).ravel()
+        all_excess = (excess[:, None] + extra[options]).ravel()
+        kept = np.flatnonzero((all_costs + cheapest <= budget) & (all_excess <= slack))
+        kept = kept[np.lexsort((all_errors[kept], all_costs[kept]))]
+        best_before = np.minimum.accumulate(np.append(np.inf, all_errors[kept][:-1]))
+        kept = kept[all_errors[kept] < best_before]
+        if len(kept) > limit:
+            kept = kept[np.sort(np.append(0, 1 + all_excess[kept[1:]].argsort(kind="stable")[: limit - 1]))]
+        costs, errors, excess = all_costs[kept], all_errors[kept], all_excess[kept]
+        steps.append((kept // len(options), options[kept % len(options)]))
+    best = int(errors.argmin())
+    total = float(errors[best])
+    chosen = []
+    for before, index in reversed(steps):
+        chosen.append(int(index[best]))
+        best = int(before[best])
+    return chosen[::-1], total
 
 
 ALLOCATIONS = {"uniform": uniform, "global": water_filling}

@@ -1,12 +1,9 @@
 """Factorise a model's layers: which rank each gets, its pair of factors, and the new model.
 
-With the metric `weight` a method approximates W itself. With `activation` it approximates W S, where S is the
-square root of the covariance of the layer's inputs, and the mean shift goes into the bias: then what is
-minimised is E‖W x + b - Ŵ x - b̂‖², the error of the layer's output (SVD-LLM, arXiv:2403.07378, without its
-Cholesky factor, which a singular covariance does not have).
+A method approximates P W S, where P and S belong to the metric; what is minimised is the error in that metric.
+With the metrics of outputs the mean shift (W - Ŵ) μ goes into the bias.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtp.decompositions import NotDecomposable, balance, decompose
+from vtp.decompositions import NotDecomposable, balance, decompose_all
 from vtp.errors import UserError
 from vtp.lowrank.allocation import ALLOCATIONS, Choices, Ranks
-from vtp.lowrank.calibration import Moments, square_root
+from vtp.lowrank.flows import Moments
 from vtp.lowrank.layer_report import CURVE_POINTS, Layer, LayerReport, dense_report, factor_report, weight_matrix
+from vtp.lowrank.metric import METRICS, Metric
 from vtp.models import Model, factorisable, from_state
 from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
@@ -26,12 +24,12 @@ from vtp.params import DecomposeParams
 
 @dataclass(frozen=True)
 class Decomposed:
-    """One layer's matrix, its factors by the method, and what undoes the metric.
+    """One layer's matrix, its factors by the method, and the metric.
 
     Attributes:
-        matrix: W, or W S, (out, in) in float64.
+        matrix: P W S, (out, in) in float64.
         left, right: all terms of its decomposition, (out, k) and (k, in).
-        inverse: the pseudo-inverse of S, or None where the metric is `weight`.
+        metric: has P and S.
         positions: input rows an image.
         seconds: what the decomposition took.
     """
@@ -39,7 +37,7 @@ class Decomposed:
     matrix: Tensor
     left: Tensor
     right: Tensor
-    inverse: Tensor | None
+    metric: Metric
     positions: int
     seconds: float
 
@@ -75,13 +73,12 @@ class Decomposed:
             costs, dense = costs * self.positions, dense * self.positions
         saves = costs < dense
         errors = self.errors()
-        relative = errors[1:] / errors[0] if errors[0] > 0 else errors[1:]
-        return Choices(costs[saves], relative.numpy()[saves], dense)
+        unit = 1.0 if self.metric.is_shared or errors[0] == 0 else errors[0]
+        return Choices(costs[saves], (errors[1:] / unit).numpy()[saves], dense)
 
     def truncate(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return balanced factors of Ŵ: (out, rank) and (rank, in), float64."""
-        right = self.right[:rank] if self.inverse is None else self.right[:rank] @ self.inverse
-        return balance(self.left[:, :rank], right)
+        return balance(*self.metric.undo(self.left[:, :rank], self.right[:rank]))
 
 
 def factorise(
@@ -94,7 +91,7 @@ def factorise(
         method: a name in `vtp.decompositions.METHODS`, or `none`, which factorises nothing.
         params: the budget and how it is spent. A layer for which factors would save nothing, or that the
             method cannot decompose, stays dense; the budget is that of the layers that the method can take.
-        moments: of every factorisable layer's inputs.
+        moments: of what flows through every factorisable layer; with gradients if the metric is `loss`.
     """
     layers = factorisable(model)
     decomposed, reasons = _decompose_all(layers, method, params.metric, moments)
@@ -125,27 +122,21 @@ def _decompose_all(
     """Return layer -> decomposition for those that have one, and layer -> reason for the others."""
     if method == "none":
         return {}, dict.fromkeys(layers, "the method none factorises nothing")
+    metrics = {name: METRICS[metric](moments[name]) for name in layers}
+    matrices = {name: metrics[name].apply(weight_matrix(layer)) for name, layer in layers.items()}
     decomposed, reasons = {}, {}
-    for name, layer in layers.items():
-        try:
-            decomposed[name] = _decompose(layer, method, metric, moments[name])
-        except NotDecomposable as error:
-            reasons[name] = str(error)
+    for name, (record, seconds) in decompose_all(matrices, method).items():
+        if isinstance(record, NotDecomposable):
+            reasons[name] = str(record)
+        else:
+            decomposed[name] = Decomposed(
+                matrices[name], *record.factors, metrics[name], moments[name].positions, seconds
+            )
     return decomposed, reasons
 
 
-def _decompose(layer: Layer, method: str, metric: str, moments: Moments) -> Decomposed:
-    matrix, inverse = weight_matrix(layer), None
-    if metric == "activation":
-        root, inverse = square_root(moments.covariance)
-        matrix = matrix @ root
-    start = time.perf_counter()
-    left, right = decompose(matrix, method).factors
-    return Decomposed(matrix, left, right, inverse, moments.positions, time.perf_counter() - start)
-
-
 def _ranks(layers: Mapping[str, Layer], decomposed: Mapping[str, Decomposed], params: DecomposeParams) -> Ranks:
-    corrected = params.metric == "activation"
+    corrected = params.metric != "weight"
     choices = {
         name: entry.choices(params.budget, corrected and layers[name].bias is None)
         for name, entry in decomposed.items()
@@ -163,7 +154,7 @@ def _ranks(layers: Mapping[str, Layer], decomposed: Mapping[str, Decomposed], pa
 
 
 def _bias(layer: Layer, approximation: Tensor, moments: Moments, metric: str) -> Tensor | None:
-    """Return the bias to go with Ŵ: with the metric `activation` it makes up for the mean shift (W - Ŵ) μ."""
+    """Return the bias to go with Ŵ: but with the metric `weight` it makes up for the mean shift (W - Ŵ) μ."""
     if metric == "weight":
         return layer.bias
     shift = (weight_matrix(layer) - approximation) @ moments.mean

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vtp.lowrank.calibration import Moments
+from vtp.lowrank.flows import Moments
 
 Layer = nn.Linear | nn.Conv2d
 CURVE_POINTS = 33

@@ -1,6 +1,7 @@
 """What the models of every family share: a spec, and the normalisation of the pixels they are given."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,14 @@ class Model(nn.Module, ABC):
     which also puts in the factorised layers.
 
     Attributes:
+        writers: the layers of a block, by their names in it, whose outputs are added to the residual stream.
         spec: what the module was built from.
         mean, std: of the pixels, by channel (C,).
     """
 
+    writers: ClassVar[tuple[str, ...]]
     spec: ModelSpec
+    blocks: nn.ModuleList
     mean: Tensor
     std: Tensor
 
@@ -34,6 +38,25 @@ class Model(nn.Module, ABC):
         """Return the pixels with mean 0 and deviation 1 by channel, in the dtype of the model."""
         pixels = images_BCHW.to(self.mean.dtype)
         return (pixels - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits (B, classes) of images of pixel values 0 to 255, uint8 or floating."""
+        x = self.embed(images_BCHW)
+        for index in range(len(self.blocks)):
+            x = self.run_block(index, x)
+        return self.classify(x)
+
+    @abstractmethod
+    def embed(self, images_BCHW: Tensor) -> Tensor:
+        """Return what the first block reads."""
+
+    def run_block(self, index: int, x: Tensor) -> Tensor:
+        """Return what block `index` makes of its input."""
+        return self.blocks[index](x)  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def classify(self, x: Tensor) -> Tensor:
+        """Return the logits (B, classes) from the output of the last block."""
 
     @abstractmethod
     def initialise(self) -> None:

@@ -63,23 +63,27 @@ class BasicBlock(nn.Module):
 class ResNet(Model):
     """Stem, blocks, mean over the pixels, linear head."""
 
+    writers = ("conv2",)
     spec: ResNetSpec
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__(spec)
         self.stem = nn.Conv2d(spec.channels, spec.stem, 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(spec.stem)
-        self.blocks = nn.Sequential()
+        self.blocks = nn.ModuleList()
         channels = spec.stem
         for block in spec.blocks:
             self.blocks.append(BasicBlock(channels, block, spec.scored))
             channels = block.outputs
         self.head = nn.Linear(channels, spec.classes)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits (B, classes) of images of pixel values 0 to 255, uint8 or floating."""
-        x_BCHW = F.relu(self.stem_norm(self.stem(self.normalised(images_BCHW))))
-        return self.head(self.blocks(x_BCHW).mean((2, 3)))  # type: ignore[no-any-return]
+    def embed(self, images_BCHW: Tensor) -> Tensor:
+        """The stem's output (B, stem, H, W)."""
+        return F.relu(self.stem_norm(self.stem(self.normalised(images_BCHW))))
+
+    def classify(self, x_BCHW: Tensor) -> Tensor:
+        """Logits of the mean over the pixels."""
+        return self.head(x_BCHW.mean((2, 3)))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def initialise(self) -> None:

@@ -160,6 +160,7 @@ class Block(nn.Module):
 class VisionTransformer(Model):
     """Patches and a class token, blocks, norm, linear head."""
 
+    writers = ("attention.output", "mlp.down")
     spec: ViTSpec
 
     def __init__(self, spec: ViTSpec) -> None:
@@ -173,15 +174,6 @@ class VisionTransformer(Model):
         self.norm = nn.LayerNorm(spec.dim)
         self.head = nn.Linear(spec.dim, spec.classes)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits (B, classes) of images of pixel values 0 to 255, uint8 or floating."""
-        x_BND = self.embed(images_BCHW)
-        for block in self.blocks[:-1]:
-            x_BND = block(x_BND)
-        # Only the class token is read after the last block: computing the others would change nothing.
-        x_B1D = self.blocks[-1](x_BND, queries=1)
-        return self.head(self.norm(x_B1D[:, 0]))  # type: ignore[no-any-return]
-
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Patches, projected, after a class token, plus positions: (B, N, D)."""
         size = self.spec.patch_size
@@ -190,6 +182,18 @@ class VisionTransformer(Model):
         patches_BND = self.embedding(patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))
         class_token = self.class_token.to(patches_BND.dtype).expand(len(images_BCHW), 1, -1)
         return self.dropout(torch.cat([class_token, patches_BND], 1) + self.positions)  # type: ignore[no-any-return]
+
+    def run_block(self, index: int, x_BND: Tensor) -> Tensor:
+        """What the block makes of its tokens; of the last block's, only the class token is computed (B, 1, D).
+
+        Nothing else is read after it: the logits are the same.
+        """
+        is_last = index == len(self.blocks) - 1
+        return self.blocks[index](x_BND, queries=1 if is_last else None)  # type: ignore[no-any-return]
+
+    def classify(self, x_BND: Tensor) -> Tensor:
+        """Logits of the class token."""
+        return self.head(self.norm(x_BND[:, 0]))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def initialise(self) -> None:

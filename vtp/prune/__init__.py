@@ -12,7 +12,8 @@ from typing import Any
 from vtp.models import Model, ModelSpec, from_state
 from vtp.models.resnet import ResNetSpec
 from vtp.models.vit import ViTSpec
-from vtp.prune.masks import MINIMUM, THRESHOLDS, Masks, keep_masks, masked
+from vtp.prune.correction import corrected
+from vtp.prune.masks import MINIMUM, Cut, Masks, choose_cut, keep_masks, masked
 from vtp.prune.resnet import slim_resnet
 from vtp.prune.surgery import State
 from vtp.prune.vit import slim_vit
@@ -40,4 +41,4 @@ def slim(model: Model, masks: Masks) -> Model:
     return from_state(spec, state)
 
 
-__all__ = ["MINIMUM", "THRESHOLDS", "Masks", "keep_masks", "masked", "slim"]
+__all__ = ["MINIMUM", "Cut", "Masks", "choose_cut", "corrected", "keep_masks", "masked", "slim"]

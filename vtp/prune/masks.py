@@ -1,14 +1,52 @@
 """Which dimensions stay: keep masks from scores, and the masked model."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vtp.models import Model, from_state
+from vtp.params import PruneParams
+from vtp.scores import kind_of
 
 Masks = Mapping[str, Tensor]
 MINIMUM = 1  # dimensions that every site keeps, whatever the rate
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which dimensions go.
+
+    Attributes:
+        keep: site -> bool (dims,) on the CPU, True where a dimension stays.
+        thresholds: site -> the largest |score| that goes where it was ranked, at this site or at the others that
+            share its threshold; None where nothing goes.
+    """
+
+    keep: dict[str, Tensor]
+    thresholds: dict[str, float | None]
+
+
+def choose_cut(site_scores: Mapping[str, Tensor], params: PruneParams) -> Cut:
+    """Return the cut that `params` ask for.
+
+    Args:
+        site_scores: site -> scores (dims,).
+        params: with the threshold `layer` each site is ranked alone; with `global` the sites whose kind has one of
+            the `rates` are ranked with their kind, and all others together.
+    """
+    keep: dict[str, Tensor] = {}
+    thresholds: dict[str, float | None] = {}
+    for share in _shares(site_scores, params):
+        rate = params.rates.get(kind_of(next(iter(share))), params.rate)
+        masks = keep_masks(share, rate)
+        removed = [
+            float(share[site].detach().cpu()[~mask].abs().max()) for site, mask in masks.items() if not mask.all()
+        ]
+        keep |= masks
+        thresholds |= dict.fromkeys(share, max(removed, default=None))
+    return Cut({site: keep[site] for site in site_scores}, {site: thresholds[site] for site in site_scores})
 
 
 def keep_masks(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
@@ -30,12 +68,13 @@ def keep_masks(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tens
     return dict(zip(magnitudes, keep.split(sizes), strict=True))
 
 
-def keep_masks_by_layer(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
-    """Return the masks of `keep_masks` with a threshold of its own for each site: all lose the same fraction."""
-    return {site: keep_masks({site: score}, rate)[site] for site, score in site_scores.items()}
-
-
-THRESHOLDS = {"global": keep_masks, "layer": keep_masks_by_layer}
+def _shares(site_scores: Mapping[str, Tensor], params: PruneParams) -> list[dict[str, Tensor]]:
+    """Return the scores in groups that share a threshold."""
+    shares: dict[str, dict[str, Tensor]] = {}
+    for site, score in site_scores.items():
+        kind = kind_of(site) if kind_of(site) in params.rates else "others"
+        shares.setdefault(site if params.threshold == "layer" else kind, {})[site] = score
+    return list(shares.values())
 
 
 def masked(model: Model, masks: Masks) -> Model:

@@ -1,31 +1,37 @@
-"""What flows into each layer on calibration images: mean and covariance of its inputs. No labels are used."""
+"""What flows through each layer on calibration images: moments of its inputs and of the gradients of its outputs.
 
-from dataclasses import dataclass
-from typing import cast
+No labels are used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtp.calibration import BATCH, input_rows, output_rows
 from vtp.models import Model, factorisable
 
-BATCH = 128
 Sums = tuple[Tensor, Tensor, int]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """First and second moment of a layer's inputs, over all images and positions.
+    """First and second moments of a layer's inputs, over all images and positions, and of its outputs' gradients.
 
     Attributes:
         mean: (in,), float64.
         covariance: (in, in), float64, about the mean; singular where inputs are dead or fewer than dimensions.
         positions: how many input rows the layer sees for each image (tokens, or pixels of its output).
+        gradients: (out, out), float64, the mean over images of Σ g gᵀ over positions, where g is the gradient of
+            the loss by the output; None where it was not asked for (`with_gradients`).
     """
 
     mean: Tensor
     covariance: Tensor
     positions: int
+    gradients: Tensor | None = None
 
 
 def moments(model: Model, images: Tensor) -> dict[str, Moments]:
@@ -67,23 +73,35 @@ def moments(model: Model, images: Tensor) -> dict[str, Moments]:
     return {name: _moments(origins[name], *sums[name], len(images)) for name in layers}
 
 
-def calibration_images(images: Tensor, count: int, seed: int) -> Tensor:
-    """Return `count` of the images (all, if there are fewer), drawn at random by `seed`, in their order."""
-    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
-    return images[drawn.sort().values.to(images.device)]
+def with_gradients(flows: Mapping[str, Moments], model: Model, images: Tensor, seed: int) -> dict[str, Moments]:
+    """Return `flows` with the second moments of the gradients of each layer's outputs.
 
-
-def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the inputs as rows that the layer's weight, flattened to (out, in), multiplies: (rows, in)."""
-    if isinstance(layer, nn.Conv2d):
-        inputs = F.unfold(
-            inputs,
-            layer.kernel_size,
-            dilation=layer.dilation,
-            padding=cast(tuple[int, ...], layer.padding),
-            stride=layer.stride,
-        ).transpose(1, 2)
-    return inputs.flatten(0, -2)
+    The loss is the cross entropy of labels drawn from the model's own predictions, by `seed`: the mean of the
+    gradients' products is then the Fisher information (K-FAC, arXiv:1503.05671; for positions that share a
+    weight, arXiv:1602.01407), which says how fast the predictions move away from those of the model.
+    """
+    layers = factorisable(model)
+    outputs: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda layer, inputs, output, name=name: outputs.update({name: output}))
+        for name, layer in layers.items()
+    ]
+    sums = {name: torch.zeros((), dtype=torch.float64, device=images.device) for name in layers}
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        for batch in images.split(BATCH):
+            logits = model.eval()(batch)
+            drawn = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator)[:, 0]
+            loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+            for name, gradient in zip(
+                layers, torch.autograd.grad(loss, [outputs[n] for n in layers]), strict=True
+            ):
+                rows = output_rows(gradient).double()
+                sums[name] = sums[name] + rows.T @ rows
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: replace(flow, gradients=(sums[name] / len(images)).cpu()) for name, flow in flows.items()}
 
 
 def _sums(rows: Tensor) -> Sums:
@@ -94,16 +112,3 @@ def _moments(origin: Tensor, total: Tensor, squares: Tensor, count: int, images:
     shift = total / count
     covariance = squares / count - torch.outer(shift, shift)
     return Moments((origin + shift).cpu(), covariance.cpu(), count // images)
-
-
-def square_root(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the symmetric square root of a positive semi-definite matrix and that root's pseudo-inverse.
-
-    Eigenvalues up to n·eps times the largest, the rounding of the sums, count as zero: directions in which
-    nothing flows are left out of both.
-    """
-    values, vectors = torch.linalg.eigh(covariance)
-    carried = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    roots = values[carried].sqrt()
-    basis = vectors[:, carried]
-    return (basis * roots) @ basis.T, (basis / roots) @ basis.T

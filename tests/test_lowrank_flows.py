@@ -8,8 +8,9 @@ from models import FAMILIES, random_images, random_model, small_spec
 from torch import Tensor
 from torch.nn import functional as F
 
-from vtp.lowrank import calibration_images, moments
-from vtp.lowrank.calibration import square_root
+from vtp.calibration import calibration_images
+from vtp.lowrank import moments, with_gradients
+from vtp.lowrank.metric import square_root
 from vtp.models import Model, factorisable
 
 
@@ -26,7 +27,7 @@ def covariances(draw: st.DrawFn) -> tuple[Tensor, int]:
     return (matrix + matrix.T) / 2, rank
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(covariances())
 def test_the_square_root_and_its_pseudo_inverse(drawn: tuple[Tensor, int]) -> None:
     covariance, rank = drawn
@@ -85,6 +86,41 @@ def test_moments_are_those_of_all_inputs_and_the_model_stays_as_it_was(family: s
     assert not model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("count", [1, 20])
+def test_gradients_are_those_of_each_image_by_itself(family: str, count: int) -> None:
+    model = random_model(small_spec(family), seed=3)
+    images = random_images(model.spec, count)
+    found = with_gradients(moments(model, images), model, images, seed=0)
+    outputs: dict[str, Tensor] = {}
+    for name, layer in factorisable(model).items():
+        layer.register_forward_hook(lambda layer, given, output, name=name: outputs.update({name: output}))
+    expected = dict.fromkeys(found, torch.zeros((), dtype=torch.float64))
+    probabilities = model(images).float().softmax(1)
+    drawn = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(0))[:, 0]
+    for image, label in zip(images.split(1), drawn.split(1), strict=True):
+        loss = F.cross_entropy(model(image), label)
+        for name, gradient in zip(outputs, torch.autograd.grad(loss, list(outputs.values())), strict=True):
+            rows = (gradient.movedim(1, -1) if gradient.ndim == 4 else gradient).flatten(0, -2)
+            expected[name] = expected[name] + rows.T @ rows / count
+    for name, flow in found.items():
+        assert flow.gradients is not None
+        torch.testing.assert_close(flow.gradients, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_depend_on_the_seed_alone_and_leave_no_trace() -> None:
+    model = random_model(small_spec("vit"), seed=3)
+    images = random_images(model.spec, 200)
+    flows = moments(model, images)
+    first, second, other = (with_gradients(flows, model, images, seed) for seed in (0, 0, 1))
+    for name in flows:
+        assert torch.equal(first[name].gradients, second[name].gradients)  # type: ignore[arg-type]
+        assert torch.equal(first[name].covariance, flows[name].covariance)
+    assert not torch.equal(first["blocks.0.mlp.up"].gradients, other["blocks.0.mlp.up"].gradients)  # type: ignore
+    assert not any(layer._forward_hooks for layer in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_the_last_block_asks_for_one_token() -> None:

@@ -1,0 +1,117 @@
+"""Pruning a trained and scored model by each choice, without fine-tuning; and what heads of unequal size cost.
+
+    python -m benchmarks.pruning
+
+after `dvc repro sparsify`: cuts out/sparsify at three rates, and prints accuracy on the validation images,
+parameters, MACs and time. Then the attention of one block whose heads have lost different numbers of dims, in
+three forms: grouped, as it is here; padded to the largest head; and with as many dims, equally many a head.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from benchmarks.decompositions import machine
+from stages import DATASET, PARAMS, model_path
+from vtp.calibration import calibration_images
+from vtp.checkpoint import load
+from vtp.data.dataset import load_dataset
+from vtp.measure import accuracy, macs, parameters
+from vtp.models.vit import Attention, HeadSpec
+from vtp.params import load_params
+from vtp.prune import choose_cut, corrected, slim
+from vtp.report import count, markdown_table, percent
+from vtp.scores import scores
+
+RATES = (0.3, 0.5, 0.7)
+BATCH = 128
+REPEATS = 30
+LEFT_IN_HEADS = [
+    (32, 32, 32, 32, 32, 32),
+    (32, 32, 32, 24, 24, 24),
+    (32, 30, 27, 21, 14, 8),
+    (31, 26, 20, 9, 4, 2),
+]
+
+
+def ratios(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the median time of each run over that of the first; they take turns, to see the same machine."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for repeat in range(REPEATS + 1):
+        for index, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            if repeat:  # the first one warms up
+                seconds[index].append(time.perf_counter() - start)
+    medians = [sorted(values)[len(values) // 2] for values in seconds]
+    return [median / medians[0] for median in medians]
+
+
+@torch.no_grad()
+def pruning_table() -> str:
+    """Return a row for each rate and threshold."""
+    params = load_params(PARAMS)
+    torch.set_num_threads(params.training.threads)
+    dataset = load_dataset(DATASET)
+    dense, scored = load(model_path("baseline")), load(model_path("sparsify"))
+    images = calibration_images(dataset.train.images, params.prune.calibration_images, params.seed)
+    batch = dataset.validation.images[:BATCH]
+    print(f"dense {percent(accuracy(dense, dataset.validation))} %, scored ", end="")
+    print(f"{percent(accuracy(scored, dataset.validation))} % of {len(dataset.validation)} validation images\n")
+    rows = []
+    for rate in RATES:
+        for threshold in ("global", "layer"):
+            cut = choose_cut(scores(scored), replace(params.prune, rate=rate, threshold=threshold))
+            model = slim(scored, cut.keep)
+            start = time.perf_counter()
+            fitted = corrected(model, scored, images)
+            seconds = time.perf_counter() - start
+            _, ratio = ratios([partial(dense, batch), partial(model, batch)])
+            rows.append(
+                (
+                    f"{rate:g}",
+                    threshold,
+                    percent(accuracy(model, dataset.validation)),
+                    percent(accuracy(fitted, dataset.validation)),
+                    f"{seconds:.1f}",
+                    count(parameters(model.spec), parameters(dense.spec)),
+                    count(macs(model.spec), macs(dense.spec)),
+                    f"{ratio:.2f}",
+                )
+            )
+    header = ("rate", "threshold", "cut alone", "corrected", "seconds", "parameters", "MACs", "time")
+    return markdown_table(header, rows)
+
+
+@torch.no_grad()
+def heads_table() -> str:
+    """Return the time of one attention over that of the unpruned one, 192 dims, 65 tokens, by dims left."""
+    rows = []
+    x = torch.randn(BATCH, 65, 192)
+    whole = attention((32,) * 6)
+    for left in LEFT_IN_HEADS:
+        forms = (tuple(sorted(left)), (max(left),) * len(left), (round(sum(left) / len(left)),) * len(left))
+        modules = [whole, *map(attention, forms)]
+        _, *found = ratios([partial(module, x, None) for module in modules])
+        rows.append((" ".join(map(str, left)), *(f"{ratio:.2f}" for ratio in found)))
+    return markdown_table(("dims left in six heads of 32", "grouped", "padded", "equal"), rows)
+
+
+def attention(dims: tuple[int, ...]) -> Attention:
+    """Return an attention in evaluation mode whose heads have these dims."""
+    heads = tuple(HeadSpec(d, d) for d in dims)
+    return Attention(dim=192, inputs=None, heads=heads, scale=32**-0.5, dropout=0.0, scored=()).eval()
+
+
+def main() -> None:
+    """Print both tables."""
+    print(machine())
+    print(pruning_table())
+    print(heads_table(), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The correction after pruning: least squares where there is something to gain, nothing where there is not."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.models import FAMILIES, KINDS, random_images, random_model, small_spec
+from vtp.checkpoint import digest
+from vtp.models import Model, from_state, spec_to_plain
+from vtp.prune import corrected, keep_masks, slim
+from vtp.prune.correction import _least_squares, _Sums
+from vtp.scores import scores
+
+both = pytest.mark.parametrize("family", FAMILIES)
+
+
+def scored(family: str, seed: int = 0) -> Model:
+    return random_model(small_spec(family, scored=KINDS[family]), seed)
+
+
+def pruned(model: Model, rate: float) -> Model:
+    return slim(model, keep_masks(scores(model), rate))
+
+
+def fingerprint(model: Model) -> str:
+    return digest(model.state_dict(), spec_to_plain(model.spec))
+
+
+def output_of(model: Model, layer: str, images: Tensor) -> Tensor:
+    """What the named layer gives, as rows."""
+    found: list[Tensor] = []
+    hook = model.get_submodule(layer).register_forward_hook(lambda module, given, output: found.append(output))
+    with torch.no_grad():
+        model(images)
+    hook.remove()
+    return (found[0].movedim(1, -1) if found[0].ndim == 4 else found[0]).flatten(0, -2)
+
+
+@both
+@given(rate=st.floats(0.1, 0.9), seed=st.integers(0, 50))
+@settings(max_examples=10)
+def test_the_first_writer_comes_nearer_to_what_it_gave(family: str, rate: float, seed: int) -> None:
+    model = scored(family, seed)
+    images = random_images(model.spec, 64)
+    cut = pruned(model, rate)
+    fitted = corrected(cut, model, images)
+    first = f"blocks.0.{model.writers[0]}"
+    wanted = output_of(model, first, images)
+    before, after = ((output_of(each, first, images) - wanted).square().sum() for each in (cut, fitted))
+    assert after <= before * (1 + 1e-9)
+
+
+@both
+def test_logits_come_nearer_on_new_images(family: str) -> None:
+    errors = {"pruned": 0.0, "corrected": 0.0}
+    for seed in range(5):
+        model = scored(family, seed)
+        images, new = random_images(model.spec, 400), random_images(model.spec, 200, seed=1)
+        cut = pruned(model, 0.5)
+        with torch.no_grad():
+            for name, each in (("pruned", cut), ("corrected", corrected(cut, model, images))):
+                errors[name] += float((each(new) - model(new)).square().mean())
+    assert errors["corrected"] < 0.8 * errors["pruned"]
+
+
+@both
+def test_where_nothing_was_removed_nothing_changes(family: str) -> None:
+    model = scored(family)
+    images = random_images(model.spec, 64)
+    cut = pruned(model, 0.0)
+    torch.testing.assert_close(corrected(cut, model, images)(images), cut(images), rtol=1e-9, atol=1e-9)
+
+
+@both
+def test_what_the_kept_dims_can_make_up_for_is_made_up_for(family: str) -> None:
+    """Every hidden dim has a twin that computes the same: removing the twins costs nothing."""
+    model = scored(family)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kept = {site: torch.ones(len(score), dtype=torch.bool) for site, score in scores(model).items()}
+    twins = {"vit": [("mlp.up.weight", "mlp.up.bias")], "resnet18": [("conv1.weight",)]}[family]
+    norms = [f"norm1.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+    for block, site in ((0, "mlp.hidden" if family == "vit" else "inner"),):
+        half = len(kept[f"blocks.{block}.{site}"]) // 2
+        for name in (*twins[0], *(norms if family == "resnet18" else [])):
+            tensor = state[f"blocks.{block}.{name}"]
+            tensor[half : 2 * half] = tensor[:half]
+        kept[f"blocks.{block}.{site}"][half : 2 * half] = False
+    model = from_state(model.spec, state)
+    images = random_images(model.spec, 200)
+    cut = slim(model, kept)
+    assert (cut(images) - model(images)).abs().max() > 1e-3
+    torch.testing.assert_close(corrected(cut, model, images)(images), model(images), rtol=1e-6, atol=1e-6)
+
+
+@both
+@pytest.mark.parametrize("count", [1, 3])
+def test_too_few_images_change_no_weight_of_more_inputs(family: str, count: int) -> None:
+    model = scored(family)
+    cut = pruned(model, 0.2)
+    before = fingerprint(cut)
+    fitted = corrected(cut, model, random_images(model.spec, count))
+    assert fingerprint(cut) == before
+    assert all(tensor.isfinite().all() for tensor in fitted.state_dict().values())
+    if family == "vit":  # the last block writes one token an image
+        last = "blocks.1.mlp.down.weight"
+        assert torch.equal(fitted.state_dict()[last], cut.state_dict()[last])
+
+
+@given(seed=st.integers(0, 2**32), regressors=st.integers(5, 30), factor=st.floats(1.3, 5))
+@settings(max_examples=25)
+def test_noise_alone_is_hardly_fitted(seed: int, regressors: int, factor: float) -> None:
+    """On new rows the fit of pure noise is worse than none by much less than least squares would be."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, outputs = int(factor * regressors) + 2, 200
+    x = torch.randn(rows, regressors, generator=generator, dtype=torch.float64)
+    r = torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
+    change, _ = _least_squares(_Sums.of(x, r), with_shift=False)
+    plain = torch.linalg.lstsq(x, r).solution.T
+    assert change.square().sum() < 0.5 * plain.square().sum()
+
+
+@given(seed=st.integers(0, 2**32), with_shift=st.booleans())
+@settings(max_examples=25)
+def test_what_is_linear_is_found(seed: int, with_shift: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(60, 8, generator=generator, dtype=torch.float64) + 3
+    x[:, 5] = 0  # a dead input
+    wanted = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+    wanted[:, 5] = 0
+    r = x @ wanted.T + 2 * with_shift
+    change, shift = _least_squares(_Sums.of(x, r), with_shift)
+    torch.testing.assert_close(change, wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        shift, torch.full((4,), 2.0 * with_shift, dtype=torch.float64), rtol=1e-6, atol=1e-6
+    )
