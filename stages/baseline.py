@@ -2,9 +2,9 @@
 
 from stages import PARAMS, run_stage
 from stages.training import load_data, run_training, set_up
+from vtp.architecture import spec_of
 from vtp.data.batches import normalisation
 from vtp.models import initialised
-from vtp.models.architecture import spec_of
 from vtp.params import load_params
 from vtp.train import Recipe
 

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import FAMILIES, KINDS, random_images, random_model, small_spec, with_factors
+from vtp.architecture import spec_of
 from vtp.checkpoint import digest, load, save
 from vtp.errors import UserError
 from vtp.measure import parameters
 from vtp.models import Model, from_state, spec_to_plain
-from vtp.models.architecture import spec_of
 from vtp.params import ResNetParams, ViTParams
 from vtp.prune import keep_masks, slim
 from vtp.scores import scores

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.models import FAMILIES, random_images, random_model, small_spec, specs, with_factors
+from vtp.architecture import spec_of
 from vtp.checkpoint import digest
 from vtp.errors import UserError
 from vtp.measure import macs, parameters
@@ -25,7 +26,6 @@ from vtp.models import (
     spec_from_plain,
     spec_to_plain,
 )
-from vtp.models.architecture import spec_of
 from vtp.models.layers import LowRankConv2d
 from vtp.params import ModelParams, ResNetParams, ViTParams, params_from_text
 from vtp.resume import Progress, load_progress, save_progress
