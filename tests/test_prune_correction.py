@@ -49,7 +49,7 @@ def test_the_first_writer_comes_nearer_to_what_it_gave(family: str, rate: float,
     first = f"blocks.0.{model.writers[0]}"
     wanted = output_of(model, first, images)
     before, after = ((output_of(each, first, images) - wanted).square().sum() for each in (cut, fitted))
-    assert after <= before * (1 + 1e-9)
+    assert after <= before * (1 + 1e-9) + 1e-24 * wanted.square().sum()  # where nothing went, rounding is left
 
 
 @both

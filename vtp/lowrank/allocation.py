@@ -98,7 +98,8 @@ def _price(tables: Sequence[_Table], budget: float) -> float:
 
     if cost(0.0) <= budget:
         return 0.0
-    low, high = 0.0, max(float(t.errors.max() / t.costs.min()) for t in tables)
+    low = 0.0
+    high = max(float(np.finfo(float).tiny), *(float(t.errors.max() / t.costs.min()) for t in tables))
     while cost(high) > budget:
         high *= 2
     for _ in range(200):
