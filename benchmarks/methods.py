@@ -50,7 +50,7 @@ def rows(model: Model, params: Params, flows: dict[str, Moments], split: Split) 
     found = []
     for method in params.methods:
         for keep in KEEPS:
-            start, cells = time.perf_counter(), []
+            start = time.perf_counter()
             models = [
                 factorise(model, method, setting(params.decompose, keep, metric, allocation), flows)[0]
                 for metric, allocation in SETTINGS

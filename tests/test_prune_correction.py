@@ -79,14 +79,16 @@ def test_what_the_kept_dims_can_make_up_for_is_made_up_for(family: str) -> None:
     model = scored(family)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     kept = {site: torch.ones(len(score), dtype=torch.bool) for site, score in scores(model).items()}
-    twins = {"vit": [("mlp.up.weight", "mlp.up.bias")], "resnet18": [("conv1.weight",)]}[family]
-    norms = [f"norm1.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
-    for block, site in ((0, "mlp.hidden" if family == "vit" else "inner"),):
-        half = len(kept[f"blocks.{block}.{site}"]) // 2
-        for name in (*twins[0], *(norms if family == "resnet18" else [])):
-            tensor = state[f"blocks.{block}.{name}"]
-            tensor[half : 2 * half] = tensor[:half]
-        kept[f"blocks.{block}.{site}"][half : 2 * half] = False
+    norm = [f"norm1.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+    site, made_by = {
+        "vit": ("blocks.0.mlp.hidden", ["mlp.up.weight", "mlp.up.bias"]),
+        "resnet18": ("blocks.0.inner", ["conv1.weight", *norm]),
+    }[family]
+    half = len(kept[site]) // 2
+    for name in made_by:
+        tensor = state[f"blocks.0.{name}"]
+        tensor[half : 2 * half] = tensor[:half]
+    kept[site][half : 2 * half] = False
     model = from_state(model.spec, state)
     images = random_images(model.spec, 200)
     cut = slim(model, kept)

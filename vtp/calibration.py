@@ -1,5 +1,7 @@
-"""Calibration: images without labels, and what a layer reads and gives on them as rows of a matrix."""
+"""Calibration: images without labels, and what layers read and give on them."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -13,6 +15,23 @@ def calibration_images(images: Tensor, count: int, seed: int) -> Tensor:
     """Return `count` of the images (all, if there are fewer), drawn at random by `seed`, in their order."""
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
     return images[drawn.sort().values.to(images.device)]
+
+
+@contextmanager
+def watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Give name -> (input, output) of each layer's latest call, up to date until the context is left."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, inputs, output, name=name: seen.update({name: (inputs[0], output)})
+        )
+        for name, layer in layers.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -31,3 +50,13 @@ def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
 def output_rows(outputs: Tensor) -> Tensor:
     """Return a layer's outputs, (…, out) or those of a convolution (B, out, H, W), as rows: (rows, out)."""
     return (outputs.movedim(1, -1) if outputs.ndim == 4 else outputs).flatten(0, -2)
+
+
+def carried_directions(squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues (k) and eigenvectors (n, k) of a sum of squares (n, n), but for those that carry nothing.
+
+    Eigenvalues up to n·eps times the largest, the rounding of the sums, count as zero.
+    """
+    values, vectors = torch.linalg.eigh(squares)
+    carried = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    return values[carried], vectors[:, carried]

@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg.blas import dtrsm
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
@@ -65,7 +64,9 @@ def _pivoted_cholesky(tall: Array) -> tuple[Array, Array, NDArray[np.int64], int
     order = pivots.astype(np.int64) - 1
     R = np.triu(packed)
     columns = tall[:, order]
-    columns[:, :rank] = dtrsm(1.0, R[:rank, :rank], columns[:, :rank], side=1)
+    # PyTorch's trsm, unlike SciPy's, lets other threads work meanwhile.
+    triangle, leading = map(torch.from_numpy, (R[:rank, :rank], columns[:, :rank]))
+    leading.copy_(torch.linalg.solve_triangular(triangle, leading, upper=True, left=False))
     columns[:, rank:] -= columns[:, :rank] @ R[:rank, rank:]
     norms = np.linalg.norm(columns[:, rank:], axis=0)
     R[rank:, rank:] = np.diag(norms)

@@ -91,18 +91,18 @@ def _eigenbasis(matrix: Array) -> tuple[Array, Array, Array]:
 
 
 def _power_sums_are_complex(matrix: Array) -> bool:
-    """Whether the power sums pₖ = Σλᵢᵏ prove, for the price of A², that some eigenvalue is complex.
+    """Whether the power sums pₖ = Σλᵢᵏ prove, for the price of A² and A³, that some eigenvalue is complex.
 
-    Real λᵢ make the Hankel matrix [pᵢ₊ⱼ] = Σ(1, λ, λ²)ᵀ(1, λ, λ²) positive semidefinite (Hermite). With
-    ‖A‖_F = 1 rounding moves each pₖ = tr(Aᵏ) by n·eps at most and the Hankel matrix, of norm near n, by
+    Real λᵢ make the Hankel matrix [pᵢ₊ⱼ] = Σ(1, λ, λ², λ³)ᵀ(1, λ, λ², λ³) positive semidefinite (Hermite). With
+    ‖A‖_F = 1 rounding moves each pₖ = tr(Aᵏ) by a few n·eps at most and the Hankel matrix, of norm near n, by
     n²·eps.
     """
     size = len(matrix)
-    scaled = matrix / np.linalg.norm(matrix)
-    square = scaled @ scaled
-    p0, p1, p2 = size, np.trace(scaled), np.trace(square)
-    p3, p4 = np.sum(square * scaled.T), np.sum(square * square.T)
-    smallest: float = np.linalg.eigvalsh([[p0, p1, p2], [p1, p2, p3], [p2, p3, p4]])[0]
+    powers = [np.eye(size), matrix / np.linalg.norm(matrix)]
+    powers += [powers[1] @ powers[1]]
+    powers += [powers[1] @ powers[2]]
+    sums = [np.sum(powers[k // 2] * powers[k - k // 2].T) for k in range(7)]
+    smallest: float = np.linalg.eigvalsh([sums[k : k + 4] for k in range(4)])[0]
     return bool(smallest < -(size**2) * EPS)
 
 

@@ -34,6 +34,13 @@ class Reflectors:
         columns[:, :used] *= self.signs[:used]
         return columns
 
+    def times(self, matrix: Tensor) -> Tensor:
+        """The product with a matrix of at most k rows, as if more rows of zeros followed, m×… (LAPACK ormqr)."""
+        rows = torch.zeros(len(self.vectors), matrix.shape[1], dtype=torch.float64)
+        rows[: len(matrix)] = self.signs[: len(matrix), None] * matrix
+        product: Tensor = torch.ormqr(self.vectors, self.tau, rows)
+        return product
+
 
 class QR(Decomposition):
     """The QR decompositions: the left one of `factors` has orthonormal columns."""
@@ -183,8 +190,7 @@ class CompleteOrthogonal(Decomposition):
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor]:
         size = min(len(self.left_reflectors.vectors), len(self.Pi))
-        left = self.left_reflectors.columns(self.rank) @ self.L
-        return leading(left, size), self._right_columns(size).T
+        return leading(self.left_reflectors.times(self.L), size), self._right_columns(size).T
 
     def bound(self, rank: int) -> float:
         """The exact error ‖L[rank:, rank:]‖_F, as Q and U are unitary."""
@@ -199,11 +205,10 @@ class CompleteOrthogonal(Decomposition):
 
 def _householder_qr(matrix: Array) -> tuple[Reflectors, Array]:
     """The reflectors of Q and the min(m, n)×n factor R with a diagonal ≥ 0."""
-    # NumPy's own geqrf, unlike SciPy's, lets other threads work meanwhile; its packed factor comes transposed.
-    packed, tau = np.linalg.qr(matrix, mode="raw")
-    R = np.triu(packed.T[: len(tau)])
+    packed, tau = torch.geqrf(torch.from_numpy(matrix))
+    R = np.triu(packed[: len(tau)].numpy())
     signs = diagonal_signs(R)
-    return _reflectors(packed.T, tau, signs), R * signs[:, None]
+    return _reflectors(packed.numpy(), tau.numpy(), signs), R * signs[:, None]
 
 
 def _pivoted_qr(matrix: Array) -> tuple[Reflectors, Array, NDArray[np.int64]]:

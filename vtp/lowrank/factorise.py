@@ -107,7 +107,7 @@ def factorise(
         entry = decomposed[name]
         left, right = entry.truncate(rank)
         approximation = left @ right
-        bias = _bias(layer, approximation, moments[name], params.metric)
+        bias = _bias(layer, approximation, moments[name], entry.metric)
         factors[name] = Factor(rank, bias is not None)
         _put(state, name, left, right, bias)
         report = factor_report(name, layer, moments[name], approximation, rank, bias is not None)
@@ -136,9 +136,8 @@ def _decompose_all(
 
 
 def _ranks(layers: Mapping[str, Layer], decomposed: Mapping[str, Decomposed], params: DecomposeParams) -> Ranks:
-    corrected = params.metric != "weight"
     choices = {
-        name: entry.choices(params.budget, corrected and layers[name].bias is None)
+        name: entry.choices(params.budget, entry.metric.moves_mean and layers[name].bias is None)
         for name, entry in decomposed.items()
     }
     if not choices:
@@ -153,9 +152,9 @@ def _ranks(layers: Mapping[str, Layer], decomposed: Mapping[str, Decomposed], pa
     return ALLOCATIONS[params.allocation](choices, params.keep)
 
 
-def _bias(layer: Layer, approximation: Tensor, moments: Moments, metric: str) -> Tensor | None:
-    """Return the bias to go with Ŵ: but with the metric `weight` it makes up for the mean shift (W - Ŵ) μ."""
-    if metric == "weight":
+def _bias(layer: Layer, approximation: Tensor, moments: Moments, metric: Metric) -> Tensor | None:
+    """Return the bias to go with Ŵ: where the metric moves the mean, it makes up for the shift (W - Ŵ) μ."""
+    if not metric.moves_mean:
         return layer.bias
     shift = (weight_matrix(layer) - approximation) @ moments.mean
     return shift if layer.bias is None else shift + layer.bias.detach().double().cpu()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtp.calibration import BATCH, input_rows, output_rows
+from vtp.calibration import BATCH, input_rows, output_rows, watched
 from vtp.models import Model, factorisable
 
 Sums = tuple[Tensor, Tensor, int]
@@ -81,26 +81,17 @@ def with_gradients(flows: Mapping[str, Moments], model: Model, images: Tensor, s
     weight, arXiv:1602.01407), which says how fast the predictions move away from those of the model.
     """
     layers = factorisable(model)
-    outputs: dict[str, Tensor] = {}
-    hooks = [
-        layer.register_forward_hook(lambda layer, inputs, output, name=name: outputs.update({name: output}))
-        for name, layer in layers.items()
-    ]
     sums = {name: torch.zeros((), dtype=torch.float64, device=images.device) for name in layers}
     generator = torch.Generator().manual_seed(seed)
-    try:
+    with watched(layers) as seen:
         for batch in images.split(BATCH):
             logits = model.eval()(batch)
             drawn = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator)[:, 0]
             loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
-            for name, gradient in zip(
-                layers, torch.autograd.grad(loss, [outputs[n] for n in layers]), strict=True
-            ):
+            gradients = torch.autograd.grad(loss, [seen[name][1] for name in layers])
+            for name, gradient in zip(layers, gradients, strict=True):
                 rows = output_rows(gradient).double()
                 sums[name] = sums[name] + rows.T @ rows
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {name: replace(flow, gradients=(sums[name] / len(images)).cpu()) for name, flow in flows.items()}
 
 

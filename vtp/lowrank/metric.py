@@ -18,12 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vtp.calibration import carried_directions
 from vtp.lowrank.flows import Moments
 
 UNSEEN = 1e-3
 """What an output counts in directions in which no gradient was seen, as a part of the mean over all directions.
 
-It settles what a few calibration images leave open: 1e-1 to 1e-5 gave the same accuracy (docs/methods.md).
+It settles what a few calibration images leave open; its size matters little as long as it is small.
 """
 
 
@@ -47,6 +48,11 @@ class Metric:
     left: Root | None = None
     right: Root | None = None
     is_shared: bool = False
+
+    @property
+    def moves_mean(self) -> bool:
+        """Whether errors are those of outputs about their mean, so that the mean shift goes into the bias."""
+        return self.right is not None
 
     def apply(self, matrix: Tensor) -> Tensor:
         """Return P M S."""
@@ -80,11 +86,8 @@ METRICS: dict[str, Callable[[Moments], Metric]] = {
 def square_root(covariance: Tensor) -> Root:
     """Return the symmetric square root of a positive semi-definite matrix and that root's pseudo-inverse.
 
-    Eigenvalues up to n·eps times the largest, the rounding of the sums, count as zero: directions in which
-    nothing flows are left out of both.
+    Directions in which nothing flows (`carried_directions`) are left out of both.
     """
-    values, vectors = torch.linalg.eigh(covariance)
-    carried = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    roots = values[carried].sqrt()
-    basis = vectors[:, carried]
+    values, basis = carried_directions(covariance)
+    roots = values.sqrt()
     return Root((basis * roots) @ basis.T, (basis / roots) @ basis.T)

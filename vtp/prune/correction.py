@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vtp.calibration import BATCH, input_rows, output_rows
+from vtp.calibration import BATCH, carried_directions, input_rows, output_rows, watched
 from vtp.models import Model, from_state
 
 
@@ -29,11 +29,25 @@ def corrected(model: Model, reference: Model, images: Tensor) -> Model:
     theirs = [reference.embed(batch) for batch in images.split(BATCH)]
     ours = [result.embed(batch) for batch in images.split(BATCH)]
     for index in range(len(result.blocks)):
+        theirs, wanted = _run_and_watch(reference, index, theirs)
         for name in result.writers:
-            _refit(result, reference, index, name, ours, theirs)
+            _refit(result, index, name, ours, wanted[name])
         ours = [result.run_block(index, x) for x in ours]
-        theirs = [reference.run_block(index, x) for x in theirs]
     return result
+
+
+def _run_and_watch(
+    model: Model, index: int, batches: list[Tensor]
+) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
+    """Return what block `index` makes of each batch, and what each of its writers gave."""
+    outputs: list[Tensor] = []
+    given: dict[str, list[Tensor]] = {name: [] for name in model.writers}
+    with watched({name: model.blocks[index].get_submodule(name) for name in given}) as seen:
+        for x in batches:
+            outputs.append(model.run_block(index, x))
+            for name, values in given.items():
+                values.append(seen[name][1])
+    return outputs, given
 
 
 @dataclass
@@ -55,19 +69,18 @@ class _Sums:
         return _Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def _refit(
-    result: Model, reference: Model, index: int, name: str, ours: list[Tensor], theirs: list[Tensor]
-) -> None:
-    """Refit the layer `name` of block `index` of `result`, given the blocks' inputs in both models."""
-    layer = result.blocks[index].get_submodule(name)
+def _refit(model: Model, index: int, name: str, batches: list[Tensor], wanted: list[Tensor]) -> None:
+    """Refit the layer `name` of block `index`, given what the block reads and what the layer is to give."""
+    layer = model.blocks[index].get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     weight = layer.weight.flatten(1).double()
     total: _Sums | None = None
-    for our_x, their_x in zip(ours, theirs, strict=True):
-        inputs, outputs = _input_and_output(result, index, name, our_x)
-        _, wanted = _input_and_output(reference, index, name, their_x)
-        part = _Sums.of(input_rows(layer, inputs).double(), output_rows(wanted - outputs).double())
-        total = part if total is None else total + part
+    with watched({name: layer}) as seen:
+        for x, target in zip(batches, wanted, strict=True):
+            model.run_block(index, x)
+            inputs, outputs = seen[name]
+            part = _Sums.of(input_rows(layer, inputs).double(), output_rows(target - outputs).double())
+            total = part if total is None else total + part
     assert total is not None
     change, shift = _least_squares(total, with_shift=layer.bias is not None)
     layer.weight.copy_((weight + change).view_as(layer.weight))
@@ -75,38 +88,25 @@ def _refit(
         layer.bias.add_(shift)
 
 
-def _input_and_output(model: Model, index: int, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what the layer `name` of block `index` reads and gives when the block reads x."""
-    found: list[tuple[Tensor, Tensor]] = []
-    layer = model.blocks[index].get_submodule(name)
-    hook = layer.register_forward_hook(lambda layer, inputs, output: found.append((inputs[0], output)))
-    try:
-        model.run_block(index, x)
-    finally:
-        hook.remove()
-    return found[0]
-
-
 def _least_squares(sums: _Sums, with_shift: bool) -> tuple[Tensor, Tensor]:
     """Return D (out, in) and d (out) that make D x + d nearest to r, shrunk where chance explains the fit.
 
-    Directions in which nothing flows are left alone (eigenvalues up to n·eps of the largest, the rounding of the
-    sums). A fit of p regressors to n rows explains p/n of pure noise: each output's share of D is multiplied by
-    max(0, 1 - 1/F), where F is the F statistic of its regression (the positive-part James-Stein factor), so that a
-    correction that few images would suggest by chance is not made.
+    Directions in which nothing flows (`carried_directions`) are left alone. A fit of p regressors to n rows
+    explains p/n of pure noise: each output's share of D is multiplied by max(0, 1 - 1/F), where F is the F
+    statistic of its regression (the positive-part James-Stein factor), so that a correction that few images would
+    suggest by chance is not made.
     """
     mean = sums.x / sums.rows if with_shift else torch.zeros_like(sums.x)
     missing = sums.r / sums.rows if with_shift else torch.zeros_like(sums.r)
     xx = sums.xx - sums.rows * torch.outer(mean, mean)
     rx = sums.rx - sums.rows * torch.outer(missing, mean)
     rr = (sums.rr - sums.rows * missing.square()).clamp_min(0)
-    values, vectors = torch.linalg.eigh(xx)
-    carried = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    basis, regressors = vectors[:, carried], int(carried.sum())
+    values, basis = carried_directions(xx)
+    regressors = len(values)
     freedom = sums.rows - regressors - with_shift
     if freedom <= 0:
         return torch.zeros_like(rx), missing
-    change = (rx @ basis / values[carried]) @ basis.T
+    change = (rx @ basis / values) @ basis.T
     explained = (change * rx).sum(1)
     chance = regressors / freedom * (rr - explained).clamp_min(0)
     kept = (1 - chance / explained.clamp_min(torch.finfo(explained.dtype).tiny)).clamp_min(0)
