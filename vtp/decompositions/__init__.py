@@ -76,7 +76,9 @@ def decompose_all(matrices: Mapping[str, Tensor], method: str) -> dict[str, Time
         return Timed(record, time.perf_counter() - start)
 
     workers = torch.get_num_threads()
-    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+    # Each thread has a number of threads of its own, and one that was not told it would call MKL with all cores.
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    with _one_thread_each(), pool:
         return dict(zip(matrices, pool.map(timed, matrices.values()), strict=True))
 
 

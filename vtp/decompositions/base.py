@@ -97,11 +97,6 @@ def column_signs(columns: Array) -> Array:
     return np.where(columns[largest, np.arange(columns.shape[1])] < 0, -1.0, 1.0)
 
 
-def diagonal_signs(triangle: Array) -> Array:
-    """The ±1 by which each row (or column) of a triangular factor must be multiplied for a diagonal ≥ 0."""
-    return np.where(np.diagonal(triangle) < 0, -1.0, 1.0)
-
-
 def leading(columns: Tensor, count: int) -> Tensor:
     """The first `count` columns, filled up with zero columns where there are fewer."""
     missing = count - columns.shape[1]

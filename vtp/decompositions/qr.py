@@ -7,10 +7,9 @@ from typing import Self
 import numpy as np
 import scipy.linalg
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition, diagonal_signs, leading, numerical_rank
+from vtp.decompositions.base import Array, Decomposition, leading, numerical_rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +65,8 @@ class ReducedQR(QR):
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
-        reflectors, R = _householder_qr(matrix)
-        return cls(reflectors.columns(len(R)), torch.from_numpy(R))
+        reflectors, R = _householder_qr(torch.from_numpy(matrix))
+        return cls(reflectors.columns(len(R)), R)
 
     @property
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -89,8 +88,8 @@ class FullQR(QR):
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
-        reflectors, R = _householder_qr(matrix)
-        return cls(reflectors, leading(torch.from_numpy(R).T, len(matrix)).T)
+        reflectors, R = _householder_qr(torch.from_numpy(matrix))
+        return cls(reflectors, leading(R.T, len(matrix)).T)
 
     @cached_property
     def Q(self) -> Tensor:
@@ -126,8 +125,7 @@ class PivotedQR(QR):
     def of(cls, matrix: Array) -> Self:
         reflectors, R, Pi = _pivoted_qr(matrix)
         rank = len(R)
-        R_tensor = torch.from_numpy(R)
-        return cls(reflectors, R_tensor[:, :rank], R_tensor[:, rank:], torch.from_numpy(Pi))
+        return cls(reflectors, R[:, :rank], R[:, rank:], Pi)
 
     @cached_property
     def Q(self) -> Tensor:
@@ -171,7 +169,7 @@ class CompleteOrthogonal(Decomposition):
     def of(cls, matrix: Array) -> Self:
         reflectors, R, Pi = _pivoted_qr(matrix)
         right_reflectors, R2 = _householder_qr(R.T)
-        return cls(reflectors, torch.from_numpy(R2.T), right_reflectors, torch.from_numpy(Pi))
+        return cls(reflectors, R2.T, right_reflectors, Pi)
 
     @cached_property
     def Q(self) -> Tensor:
@@ -203,21 +201,21 @@ class CompleteOrthogonal(Decomposition):
         return columns
 
 
-def _householder_qr(matrix: Array) -> tuple[Reflectors, Array]:
+def _householder_qr(matrix: Tensor) -> tuple[Reflectors, Tensor]:
     """The reflectors of Q and the min(m, n)×n factor R with a diagonal ≥ 0."""
-    packed, tau = torch.geqrf(torch.from_numpy(matrix))
-    R = np.triu(packed[: len(tau)].numpy())
-    signs = diagonal_signs(R)
-    return _reflectors(packed.numpy(), tau.numpy(), signs), R * signs[:, None]
+    return _unpack(*torch.geqrf(matrix))
 
 
-def _pivoted_qr(matrix: Array) -> tuple[Reflectors, Array, NDArray[np.int64]]:
+def _pivoted_qr(matrix: Array) -> tuple[Reflectors, Tensor, Tensor]:
     """The reflectors of Q, [R₁ S] of numerical rank r (r×n, diagonal > 0) and the column order."""
-    (packed, tau), R, order = scipy.linalg.qr(matrix, mode="raw", pivoting=True, check_finite=False)
-    signs = diagonal_signs(R)
-    rank = numerical_rank(np.abs(np.diagonal(R)), matrix.shape)
-    return _reflectors(packed, tau, signs), (R * signs[:, None])[:rank], order.astype(np.int64)
+    (packed, tau), _, order = scipy.linalg.qr(matrix, mode="raw", pivoting=True, check_finite=False)
+    reflectors, R = _unpack(torch.from_numpy(packed), torch.from_numpy(tau))
+    rank = numerical_rank(R.diagonal().numpy(), matrix.shape)
+    return reflectors, R[:rank], torch.from_numpy(order.astype(np.int64))
 
 
-def _reflectors(packed: Array, tau: Array, signs: Array) -> Reflectors:
-    return Reflectors(*map(torch.from_numpy, (packed[:, : len(tau)], tau, signs)))
+def _unpack(packed: Tensor, tau: Tensor) -> tuple[Reflectors, Tensor]:
+    """The reflectors of Q and R with a diagonal ≥ 0, from the packed m×n result of geqrf or geqp3."""
+    R = packed[: len(tau)].triu()
+    signs = torch.where(R.diagonal() < 0, -1.0, 1.0).double()
+    return Reflectors(packed[:, : len(tau)], tau, signs), R * signs[:, None]
