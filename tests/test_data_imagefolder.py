@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from imagefolders import COUNTS, PARAMS, fetched, packed, pixels, saved, write_images
 from PIL import Image
 
+from tests.imagefolders import COUNTS, PARAMS, fetched, packed, pixels, saved, write_images
 from vtp.data.imagefolder import fetch_imagefolder
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from imagefolders import PARAMS, fetched, packed, saved, write_images
 
+from tests.imagefolders import PARAMS, fetched, packed, saved, write_images
 from vtp.data.imagefolder import fetch_imagefolder
 from vtp.errors import UserError
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import FAMILIES, random_images, random_model, small_spec
 from torch import Tensor
 
+from tests.models import FAMILIES, random_images, random_model, small_spec
 from vtp.decompositions import METHODS, NotDecomposable, decompose
 from vtp.errors import UserError
 from vtp.lowrank import METRICS, factorise, moments, with_gradients

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import FAMILIES, random_images, random_model, small_spec
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.models import FAMILIES, random_images, random_model, small_spec
 from vtp.calibration import calibration_images
 from vtp.lowrank import moments, with_gradients
 from vtp.lowrank.metric import square_root

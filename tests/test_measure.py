@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import FAMILIES, SEEDS, random_images, random_model, small_spec, specs, with_factors
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.models import FAMILIES, SEEDS, random_images, random_model, small_spec, specs, with_factors
 from vtp.data.dataset import Split
 from vtp.measure import accuracy, accuracy_by_class, latency, logits, macs, parameters
 from vtp.models import Model, ModelSpec, build

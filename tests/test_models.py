@@ -33,7 +33,6 @@ from vtp.resume import Progress, load_progress, save_progress
 ROOT = Path(__file__).resolve().parent.parent
 RESNET18 = ResNetParams(name="resnet18", width=64)
 PAPER_CODE = ViTParams("vit", patch_size=4, dim=512, depth=6, heads=8, head_dim=64, mlp_dim=512, dropout=0.1)
-PAPER = ViTParams("vit", patch_size=8, dim=768, depth=12, heads=10, head_dim=64, mlp_dim=3072, dropout=0.1)
 both = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -54,21 +53,6 @@ def train_a_step(model: nn.Module, images: torch.Tensor) -> None:
 def test_known_sizes(params: ModelParams, count: int, cost: int) -> None:
     assert parameters(cifar(params)) == count
     assert macs(cifar(params)) == cost
-
-
-@pytest.mark.parametrize("head_dim", [64, 76])
-def test_head_dim_of_the_paper_is_a_parameter_of_its_own(head_dim: int) -> None:
-    model = build(cifar(replace(PAPER, head_dim=head_dim)))
-    assert model.get_parameter("blocks.11.attention.query.weight").shape == (10 * head_dim, 768)
-    assert model.get_parameter("blocks.11.attention.output.weight").shape == (768, 10 * head_dim)
-
-
-def test_model_of_the_paper_trains_a_step() -> None:
-    spec = spec_of(PAPER, image_size=16, channels=3, classes=10)
-    model = initialised(spec, 0, (120.0,) * 3, (60.0,) * 3)
-    before = model.get_parameter("head.weight").clone()
-    train_a_step(model, random_images(spec, 2))
-    assert (model.get_parameter("head.weight") != before).any()
 
 
 @both

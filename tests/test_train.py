@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import random_model, small_spec
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.models import random_model, small_spec
 from vtp.data.batches import normalisation
 from vtp.data.dataset import Split
 from vtp.errors import UserError

@@ -82,7 +82,8 @@ class Columns(nn.Module):
     """Pass on some dimensions of the last axis: the columns that the projections behind it still read.
 
     Args:
-        count: how many are passed on; which ones is a buffer, `index`, of int16 to keep checkpoints small.
+        count: how many are passed on; which ones is a buffer, `index`, of int16 to keep checkpoints small, and so
+            of the first 32,768 dimensions.
     """
 
     index: Tensor

@@ -31,7 +31,7 @@ class ViTParams:
 
     name: str = one_of("vit")
     patch_size: int = at_least(1)
-    dim: int = at_least(1)
+    dim: int = between(1, 32768)
     depth: int = at_least(1)
     heads: int = at_least(1)
     head_dim: int = at_least(1)
