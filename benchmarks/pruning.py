@@ -1,30 +1,35 @@
-"""Pruning a trained and scored model by each choice, without fine-tuning; and what heads of unequal size cost.
+"""Pruning a trained and scored model by each choice; and what heads of unequal size cost.
 
-    python -m benchmarks.pruning
+    python -m benchmarks.pruning [finetune]
 
 after `dvc repro sparsify`: cuts out/sparsify at three rates, and prints accuracy on the validation images,
-parameters, MACs and time. Then the attention of one block whose heads have lost different numbers of dims, in
-three forms: grouped, as it is here; padded to the largest head; and with as many dims, equally many a head.
+parameters, MACs and time; with `finetune` also after an epoch of fine-tuning on half of the training images. Then
+the attention of one block whose heads have lost different numbers of dims, in three forms: grouped, as it is here;
+padded to the largest head; and with as many dims, equally many a head.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from benchmarks.decompositions import machine
 from stages import DATASET, PARAMS, model_path
 from vtp.calibration import calibration_images
 from vtp.checkpoint import load
-from vtp.data.dataset import load_dataset
+from vtp.data.dataset import Dataset, Split, load_dataset
 from vtp.measure import accuracy, macs, parameters
-from vtp.models.vit import Attention, HeadSpec
-from vtp.params import load_params
-from vtp.prune import choose_cut, corrected, slim
+from vtp.models import Model, from_state
+from vtp.models.vit import Attention, HeadSpec, ViTSpec
+from vtp.params import Params, load_params
+from vtp.prune import choose_cut, corrected, keep_masks, slim
 from vtp.report import count, markdown_table, percent
 from vtp.scores import scores
+from vtp.train import Recipe, make_optimizer, train_epoch
 
 RATES = (0.3, 0.5, 0.7)
 BATCH = 128
@@ -50,40 +55,74 @@ def ratios(runs: Sequence[Callable[[], object]]) -> list[float]:
     return [median / medians[0] for median in medians]
 
 
-@torch.no_grad()
-def pruning_table() -> str:
-    """Return a row for each rate and threshold."""
+def equal_heads(model: Model, rate: float) -> dict[str, Tensor]:
+    """Return masks that take the fraction `rate` of each site, and of an attention the same from each head."""
+    assert isinstance(model.spec, ViTSpec)
+    heads = {f"blocks.{index}.attention.inner": len(block.heads) for index, block in enumerate(model.spec.blocks)}
+    keep = {}
+    for site, score in scores(model).items():
+        parts = score.chunk(heads.get(site, 1))
+        keep[site] = torch.cat([keep_masks({site: part}, rate)[site] for part in parts])
+    return keep
+
+
+def finetuned(model: Model, teacher: Model, dataset: Dataset, params: Params) -> Model:
+    """Return the model after an epoch on half of the training images."""
+    finetune = params.finetune
+    half = Split(dataset.train.images[::2], dataset.train.labels[::2])
+    recipe = Recipe("finetune", params.seed, 1, finetune.learning_rate, params.training)
+    soft = replace(recipe, distillation=finetune.distillation, temperature=finetune.temperature)
+    trained = from_state(model.spec, model.state_dict()).train()
+    train_epoch(trained, half, make_optimizer(trained, soft), soft, 0, teacher)
+    return trained.eval()
+
+
+def pruning_table(with_training: bool) -> str:
+    """Return a row for each rate and choice of what goes."""
     params = load_params(PARAMS)
     torch.set_num_threads(params.training.threads)
     dataset = load_dataset(DATASET)
     dense, scored = load(model_path("baseline")), load(model_path("sparsify"))
     images = calibration_images(dataset.train.images, params.prune.calibration_images, params.seed)
-    batch = dataset.validation.images[:BATCH]
     print(f"dense {percent(accuracy(dense, dataset.validation))} %, scored ", end="")
     print(f"{percent(accuracy(scored, dataset.validation))} % of {len(dataset.validation)} validation images\n")
     rows = []
     for rate in RATES:
-        for threshold in ("global", "layer"):
-            cut = choose_cut(scores(scored), replace(params.prune, rate=rate, threshold=threshold))
-            model = slim(scored, cut.keep)
+        plan = partial(replace, params.prune, rate=rate)
+        choices = {
+            "global": choose_cut(scores(scored), plan(threshold="global")).keep,
+            "layer": choose_cut(scores(scored), plan(threshold="layer")).keep,
+            "layer, equal heads": equal_heads(scored, rate),
+        }
+        for name, keep in choices.items():
+            model = slim(scored, keep)
             start = time.perf_counter()
             fitted = corrected(model, scored, images)
             seconds = time.perf_counter() - start
-            _, ratio = ratios([partial(dense, batch), partial(model, batch)])
+            models = [model, fitted]
+            if with_training:
+                models += [finetuned(start, dense, dataset, params) for start in (model, fitted)]
             rows.append(
                 (
                     f"{rate:g}",
-                    threshold,
-                    percent(accuracy(model, dataset.validation)),
-                    percent(accuracy(fitted, dataset.validation)),
+                    name,
+                    *(percent(accuracy(m, dataset.validation)) for m in models),
                     f"{seconds:.1f}",
                     count(parameters(model.spec), parameters(dense.spec)),
                     count(macs(model.spec), macs(dense.spec)),
-                    f"{ratio:.2f}",
+                    f"{time_ratio(model, dense, dataset.validation.images[:BATCH]):.2f}",
                 )
             )
-    header = ("rate", "threshold", "cut alone", "corrected", "seconds", "parameters", "MACs", "time")
+            print(*rows[-1], file=sys.stderr)
+    trained = ("cut, fine-tuned", "corrected, fine-tuned") if with_training else ()
+    header = ("rate", "threshold", "cut alone", "corrected", *trained, "seconds", "parameters", "MACs", "time")
     return markdown_table(header, rows)
+
+
+@torch.no_grad()
+def time_ratio(model: Model, dense: Model, batch: Tensor) -> float:
+    """Return the time of a forward pass over that of the dense model."""
+    return ratios([partial(dense, batch), partial(model, batch)])[1]
 
 
 @torch.no_grad()
@@ -109,7 +148,7 @@ def attention(dims: tuple[int, ...]) -> Attention:
 def main() -> None:
     """Print both tables."""
     print(machine())
-    print(pruning_table())
+    print(pruning_table("finetune" in sys.argv[1:]))
     print(heads_table(), end="")
 
 

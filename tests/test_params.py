@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import pytest
-import yaml
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
+from tests.params import VIT, parse
 from vtp.errors import UserError
-from vtp.params import METHOD_NAMES, Params, Rule, flatten, load_params, params_from_text
+from vtp.params import METHOD_NAMES, Rule, flatten, load_params
 
-PATH = Path("params.yaml")
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-DIGITS_TEXT = (ROOT / "configs" / "digits.yaml").read_text(encoding="utf-8")
 
-VIT: dict[str, Any] = yaml.safe_load(DIGITS_TEXT)
 RESNET = copy.deepcopy(VIT) | {"model": {"name": "resnet18", "width": 16}}
 RESNET["sparsify"]["sites"] = ["block.inner"]
 CONTENTS = {"vit": VIT, "resnet18": RESNET}
@@ -34,10 +30,6 @@ class Key(NamedTuple):
     name: str
     type: Any
     rule: Rule
-
-
-def parse(content: Any) -> Params:
-    return params_from_text(yaml.dump(content, Dumper=DUMPER, default_flow_style=True), PATH)
 
 
 def keys_of(section: Any, family: str, prefix: str = "") -> list[Key]:
@@ -243,76 +235,6 @@ def test_a_section_is_there_and_a_mapping_of_known_keys(section: str) -> None:
 def test_an_unknown_key_at_the_top_is_named() -> None:
     for key in ("sped", 1, None):
         assert f"unknown key {key}; allowed here are seed" in complaint(VIT | {key: 1})
-
-
-def refusal_of_text(text: str, folder: Path) -> str:
-    path = folder / "params.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        load_params(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "# nothing\n", "text", "- a\n- b\n", "3\n", "null\n"])
-def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
-    assert "must be a mapping of keys to values" in refusal_of_text(text, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "text", ["seed: [1\n", "a: b: c\n", "\tseed: 1\n", "seed: 2024-13-41\n", "seed: \0\n", "[a]: 1\n", "a: *b\n"]
-)
-def test_a_file_that_is_no_yaml_is_refused_by_name(text: str, tmp_path: Path) -> None:
-    assert f"{tmp_path / 'params.yaml'}: not valid YAML" in refusal_of_text(text, tmp_path)
-
-
-def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: no such file"):
-        load_params(path)
-    path.write_bytes(b"seed: \xff\xfe")
-    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: not UTF-8 text"):
-        load_params(path)
-
-
-@settings(max_examples=200)
-@given(st.text(alphabet="seda:{}[]&*!|>-#'\"%@` \n01.e", max_size=40))
-def test_any_text_is_refused_and_never_a_crash(text: str) -> None:
-    with pytest.raises(UserError):
-        params_from_text(text, PATH)
-
-
-@settings(max_examples=25)
-@given(st.floats(1e-12, 10.0, exclude_min=True))
-def test_numbers_may_be_written_with_an_exponent_and_no_point(rate: float) -> None:
-    digits, exponent = f"{rate:.0e}".split("e")
-    for written in (f"{digits}e{exponent}", f"{digits}E{int(exponent)}", f"{digits}.e{exponent}"):
-        if float(written) <= 10:
-            text = DIGITS_TEXT.replace("learning_rate: 0.002 ", f"learning_rate: {written} ")
-            assert text != DIGITS_TEXT
-            assert params_from_text(text, PATH).baseline.learning_rate == float(written)
-
-
-@settings(max_examples=25)
-@given(st.randoms(use_true_random=False))
-def test_order_and_comments_mean_nothing(random: Any) -> None:
-    def shuffled(content: Any) -> Any:
-        if not isinstance(content, dict):
-            return content
-        return {key: shuffled(content[key]) for key in random.sample(list(content), len(content))}
-
-    text = yaml.safe_dump(shuffled(VIT), sort_keys=False)
-    assert params_from_text(text, PATH) == params_from_text(DIGITS_TEXT, PATH)
-
-
-def test_flatten_gives_every_value_under_its_dotted_key() -> None:
-    flat = flatten(parse(VIT))
-    sections = {key: value for key, value in VIT.items() if isinstance(value, dict)}
-    expected = {key: value for key, value in VIT.items() if key not in sections}
-    for name, section in sections.items():
-        expected |= {f"{name}.{key}": value for key, value in section.items()}
-    assert {key: list(x) if isinstance(x, tuple) else x for key, x in flat.items()} == expected
-    assert list(flat)[:2] == ["seed", "decomp"]
 
 
 def test_rates_of_kinds_are_numbers_in_range_of_kinds_that_have_scores() -> None:

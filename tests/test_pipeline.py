@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, run, stages_run
+
+from tests.conftest import ROOT, run, stages_run
 
 METHODS = yaml.safe_load((ROOT / "configs" / "digits.yaml").read_text())["methods"]
 ALL_STAGES = [

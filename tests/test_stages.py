@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, run, stages_run, write_params
+
+from tests.conftest import ROOT, run, stages_run, write_params
 
 TINY = (
     (

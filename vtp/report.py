@@ -130,7 +130,12 @@ def plot_scores(sites: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes.set_title(f"{site}: {entry['kept']} of {entry['dims']}", fontsize=8)
         axes.tick_params(labelsize=7)
     figure.suptitle("importance scores |a| learned, and kept by pruning", fontsize=10)
-    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    legend = {
+        label: handle
+        for axes in grid.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, fontsize=8)
     _write(figure, path)
 
 

@@ -1,8 +1,9 @@
 """Importance scores: where they sit, and how L1 drives them to zero while a model trains.
 
 A site is a place in the model that carries one score for each dimension; its name is the module's, such as
-`blocks.3.mlp.hidden`. Its kind, such as `mlp.hidden`, names the same place in every block: `attention.inner`
-and `mlp.hidden` in a vision transformer, `block.inner` (of the site `blocks.3.inner`) in a ResNet.
+`blocks.3.mlp.hidden`. Its kind, such as `mlp.hidden`, names the same place in every block: `attention.inner`,
+`mlp.hidden`, `attention.input` and `mlp.input` in a vision transformer, `block.inner` (of the site
+`blocks.3.inner`) in a ResNet.
 """
 
 from dataclasses import dataclass, replace

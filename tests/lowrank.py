@@ -1,0 +1,59 @@
+"""What the tests of factorised models share."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models import FAMILIES, random_model, small_spec
+from vtp.calibration import watched
+from vtp.decompositions import METHODS
+from vtp.lowrank import moments, with_gradients
+from vtp.lowrank.flows import Moments
+from vtp.models import Model, factorisable
+from vtp.params import DecomposeParams
+
+EXACT = sorted(set(METHODS) - {"evd", "cholesky", "svd_randomized", "svd_full", "qr", "qr_full"})
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+
+
+def settings_of(**changes: Any) -> DecomposeParams:
+    default = DecomposeParams(
+        keep=0.6, budget="parameters", allocation="global", metric="activation", calibration_images=8
+    )
+    return replace(default, **changes)
+
+
+@cache
+def small(family: str) -> Model:
+    return random_model(small_spec(family), seed=1)
+
+
+def layer_outputs(model: Model, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(inputs, outputs as rows) of every factorisable layer of a model."""
+    layers = factorisable(model)
+    with torch.no_grad(), watched(layers) as seen:
+        model(images)
+    return {name: seen[name][0] for name in layers}, {name: rows(seen[name][1]) for name in layers}
+
+
+def rows(output: Tensor) -> Tensor:
+    """One row for each token or pixel."""
+    return (output.movedim(1, -1) if output.ndim == 4 else output).flatten(0, -2)
+
+
+def centred_norm(output: Tensor) -> float:
+    return float((output - output.mean(0)).norm())
+
+
+def product(model: Model, name: str) -> Tensor:
+    """The weight matrix that a layer's factors stand for."""
+    state = model.state_dict()
+    return state[f"{name}.left.weight"].flatten(1) @ state[f"{name}.right.weight"].flatten(1)
+
+
+def flows_of(model: Model, images: Tensor) -> dict[str, Moments]:
+    return with_gradients(moments(model, images), model, images, seed=0)

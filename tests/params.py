@@ -1,0 +1,18 @@
+"""What the tests of params.yaml share."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import ROOT
+from vtp.params import Params, params_from_text
+
+PATH = Path("params.yaml")
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+DIGITS_TEXT = (ROOT / "configs" / "digits.yaml").read_text(encoding="utf-8")
+VIT: dict[str, Any] = yaml.safe_load(DIGITS_TEXT)
+
+
+def parse(content: Any) -> Params:
+    return params_from_text(yaml.dump(content, Dumper=DUMPER, default_flow_style=True), PATH)

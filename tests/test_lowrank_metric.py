@@ -1,0 +1,94 @@
+"""Metrics: each is least in what it minimises, and activation and loss keep the mean."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.lowrank import EVERY_FAMILY, centred_norm, flows_of, layer_outputs, product, rows, settings_of, small
+from tests.models import random_images, random_model, small_spec
+from vtp.lowrank import METRICS, factorise, moments
+from vtp.lowrank.flows import Moments
+from vtp.models import Model, factorisable
+
+
+@EVERY_FAMILY
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_svd_reaches_the_least_output_error_and_every_method_keeps_the_mean(family: str, count: int) -> None:
+    model, images = small(family), random_images(small(family).spec, count)
+    inputs, before = layer_outputs(model, images)
+    flows = moments(model, images)
+    for method in ("svd", "qr_pivoted", "lu"):
+        params = settings_of(allocation="uniform", keep=0.5)
+        factorised, reports = factorise(model, method, params, flows)
+        for report in reports:
+            name, whole = report.layer, before[report.layer]
+            if report.rank is None:
+                continue
+            with torch.no_grad():
+                after = rows(factorised.get_submodule(name)(inputs[name]))
+            torch.testing.assert_close(after.mean(0), whole.mean(0), rtol=1e-9, atol=1e-9)
+            error, norm = centred_norm(after - whole), float(whole.norm())
+            assert error == pytest.approx(report.output_error * centred_norm(whole), abs=1e-7 * norm)
+            least = float(torch.linalg.svdvals(whole - whole.mean(0))[report.rank :].norm())
+            if method == "svd":
+                assert error == pytest.approx(least, abs=1e-9 * norm)
+            assert error >= least - 1e-9 * norm
+
+
+@EVERY_FAMILY
+def test_at_the_same_ranks_activation_is_never_worse_on_the_outputs_nor_weight_on_the_weights(family: str) -> None:
+    model = small(family)
+    flows = moments(model, random_images(model.spec, 40))
+    found = {
+        metric: factorise(model, "svd", settings_of(metric=metric, allocation="uniform", budget="macs"), flows)[1]
+        for metric in ("activation", "weight")
+    }
+    better = 0
+    for fitted, plain in zip(found["activation"], found["weight"], strict=True):
+        assert fitted.rank == plain.rank
+        assert fitted.output_error <= plain.output_error * (1 + 1e-9)
+        assert plain.weight_error <= fitted.weight_error * (1 + 1e-9)
+        better += fitted.output_error < 0.99 * plain.output_error
+    assert better > 0
+
+
+def added_loss(moments: Moments, error: Tensor) -> float:
+    """Twice the loss that an error of a weight adds, in the Kronecker-factored approximation: tr(G E C Eᵀ)."""
+    assert moments.gradients is not None
+    return float(((moments.gradients @ error @ moments.covariance) * error).sum())
+
+
+@EVERY_FAMILY
+def test_at_the_same_ranks_the_metric_loss_adds_the_least_loss(family: str) -> None:
+    model = small(family)
+    flows = flows_of(model, random_images(model.spec, 300))
+    found = {
+        metric: factorise(model, "svd", settings_of(metric=metric, allocation="uniform", budget="macs"), flows)
+        for metric in METRICS
+    }
+    better = 0
+    for name, layer in factorisable(model).items():
+        weight = layer.weight.detach().flatten(1)
+        losses = {m: added_loss(flows[name], weight - product(found[m][0], name)) for m in METRICS}
+        assert losses["loss"] <= 1.001 * min(losses.values())  # what no gradient has seen counts a thousandth
+        better += losses["loss"] < 0.99 * losses["activation"]
+    assert better > 0
+
+
+@torch.no_grad()
+def divergence(model: Model, other: Model, images: Tensor) -> float:
+    """Mean KL divergence of the other model's predictions from those of the model."""
+    expected, found = model(images).log_softmax(1), other(images).log_softmax(1)
+    return float((expected.exp() * (expected - found)).sum(1).mean())
+
+
+@EVERY_FAMILY
+def test_the_metric_loss_stays_closest_to_the_predictions_on_new_images(family: str) -> None:
+    models = [random_model(small_spec(family), seed) for seed in range(6)]
+    found = dict.fromkeys(METRICS, 0.0)
+    for model in models:
+        flows, new = flows_of(model, random_images(model.spec, 300)), random_images(model.spec, 300, seed=1)
+        for metric in METRICS:
+            params = settings_of(metric=metric, keep=0.7)
+            found[metric] += divergence(model, factorise(model, "svd", params, flows)[0], new)
+    assert found["loss"] < 0.9 * min(found["activation"], found["weight"])

@@ -1,0 +1,132 @@
+"""What training is made of: scores' steps, weight decay, learning rate, best epoch, loss, precision, device."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from tests.models import random_model, small_spec
+from tests.training import RECIPE, SHARED, TRAINING, VALIDATION, quiet, scored, tiny
+from vtp.errors import UserError
+from vtp.measure import accuracy
+from vtp.resume import Progress
+from vtp.scores import L1, scores
+from vtp.train import choose_device, learning_rate, loss_of, make_optimizer, train, train_epoch
+
+
+def test_proximal_steps_give_exact_zeros_and_subgradients_none(tmp_path: Path) -> None:
+    zeros = {}
+    for proximal in (True, False):
+        recipe = replace(RECIPE, epochs=8, l1=L1(0.5, proximal), keep_best=False, learning_rate=0.03)
+        trained, _ = train(scored(), TRAINING, VALIDATION, recipe, resume=tmp_path / str(proximal), report=quiet)
+        values = torch.cat(list(scores(trained).values()))
+        zeros[proximal] = int((values == 0).sum())
+        assert values.abs().mean() < 0.7  # either way they shrink, from one
+    assert zeros[True] > 0
+    assert zeros[False] == 0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_weight_decay_is_of_weight_matrices_alone(optimizer: str) -> None:
+    after = []
+    for decay in (0.0, 1.0):
+        model = random_model(replace(scored().spec, dropout=0.0), seed=4, dtype=torch.float32)
+        recipe = replace(RECIPE, shared=replace(SHARED, weight_decay=decay, batch_size=100, optimizer=optimizer))
+        train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, None)  # a single step
+        after.append(dict(model.named_parameters()))
+    differing = {name for name in after[0] if not torch.equal(after[0][name], after[1][name])}
+    modules = dict(model.named_modules())
+    linear = {name for name in after[0] if isinstance(modules[name.rpartition(".")[0]], torch.nn.Linear)}
+    assert differing == {name for name in linear if name.endswith("weight")}
+
+
+@given(st.integers(1, 200), st.floats(0, 0.9), st.floats(1e-8, 10), st.lists(st.floats(0, 1), min_size=2))
+def test_the_learning_rate_warms_up_and_falls_to_zero(
+    epochs: int, warmup: float, peak: float, places: list[float]
+) -> None:
+    recipe = replace(RECIPE, epochs=epochs, learning_rate=peak, shared=replace(SHARED, warmup_fraction=warmup))
+    assert learning_rate(recipe, warmup * epochs) == pytest.approx(peak)
+    assert learning_rate(recipe, epochs) == pytest.approx(0, abs=1e-12 * peak)
+    places.sort()
+    rates = [learning_rate(recipe, place * epochs) / peak for place in places]
+    for (place, rate), (following, next_rate) in zip(
+        zip(places, rates, strict=True), list(zip(places, rates, strict=True))[1:], strict=False
+    ):
+        assert -1e-12 <= rate <= 1 + 1e-12
+        if following < warmup:
+            assert rate == pytest.approx(place / warmup)  # linear
+        elif place > warmup:
+            assert next_rate <= rate + 1e-12  # down
+            assert rate - next_rate <= math.pi / 2 / (1 - warmup) * (following - place) + 1e-12  # without a jump
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=8), st.booleans())
+def test_the_best_epoch_is_kept_the_later_of_equals(accuracies: list[float], keep_best: bool) -> None:
+    model = random_model(small_spec("vit"), seed=0)
+    progress = Progress.start(model)
+    for epoch, value in enumerate(accuracies):
+        with torch.no_grad():
+            model.class_token.fill_(epoch)  # type: ignore[operator, union-attr]
+        progress = progress.after({"validation_accuracy": value}, model, keep_best)
+    last = max(i for i, value in enumerate(accuracies) if not keep_best or value == max(accuracies))
+    assert progress.best["class_token"].unique().tolist() == [last]
+    assert progress.best_accuracy == accuracies[last]
+    assert progress.epochs_done == len(accuracies)
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_what_comes_back_has_the_accuracy_of_its_epoch(keep_best: bool, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=6, learning_rate=0.3, keep_best=keep_best)  # wild
+    trained, history = train(tiny(), TRAINING, VALIDATION, recipe, resume=tmp_path / "r", report=quiet)
+    reached = [record["validation_accuracy"] for record in history]
+    assert accuracy(trained, VALIDATION) == (max(reached) if keep_best else reached[-1])
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() -> None:
+    model = random_model(tiny(dropout=0.0).spec, seed=1)
+    recipe = replace(RECIPE, distillation=1.0, temperature=2.0)
+    loss = loss_of(model, TRAINING.images, TRAINING.labels, recipe, model)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().max() < 1e-6 for p in model.parameters())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_loss_mixes_labels_and_soft_targets(share: float) -> None:
+    student, teacher = (random_model(tiny(dropout=0.0).spec, seed=seed) for seed in (1, 2))
+    recipe = replace(RECIPE, distillation=share, temperature=2.5)
+    with torch.no_grad():
+        found = float(loss_of(student, TRAINING.images, TRAINING.labels, recipe, teacher))
+        own, soft = student(TRAINING.images), teacher(TRAINING.images)
+    labels = 0.9 * F.one_hot(TRAINING.labels, 2) + 0.1 / 2
+    hard = float(-(labels * own.log_softmax(1)).sum(1).mean())
+    p, q = (soft / 2.5).softmax(1), (own / 2.5).softmax(1)
+    divergence = float((p * (p / q).log()).sum(1).mean()) * 2.5**2
+    assert found == pytest.approx((1 - share) * hard + share * divergence, rel=1e-5)
+
+
+def test_bfloat16_trains_float32_weights_to_about_the_same_loss() -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model = random_model(tiny(dropout=0.0).spec, seed=1, dtype=torch.float32)
+        recipe = replace(RECIPE, shared=replace(SHARED, precision=precision, batch_size=100))
+        losses[precision] = train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, None)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_the_device_is_chosen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for present in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
+        assert choose_device("auto").type == ("cuda" if present else "cpu")
+        assert choose_device("cpu").type == "cpu"
+    with pytest.raises(UserError, match=r"^params\.yaml: training\.device is 'cuda', but"):
+        choose_device("cuda")
