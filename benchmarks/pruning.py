@@ -24,14 +24,15 @@ from vtp.checkpoint import load
 from vtp.data.dataset import Dataset, Split, load_dataset
 from vtp.measure import accuracy, macs, parameters
 from vtp.models import Model, from_state
-from vtp.models.vit import Attention, HeadSpec, ViTSpec
+from vtp.models.vit import Attention, HeadSpec
 from vtp.params import Params, load_params
-from vtp.prune import choose_cut, corrected, keep_masks, slim
+from vtp.prune import choose_cut, corrected, slim
 from vtp.report import count, markdown_table, percent
 from vtp.scores import scores
 from vtp.train import Recipe, make_optimizer, train_epoch
 
 RATES = (0.3, 0.5, 0.7)
+THRESHOLDS = ("global", "layer", "head")
 BATCH = 128
 REPEATS = 30
 LEFT_IN_HEADS = [
@@ -55,17 +56,6 @@ def ratios(runs: Sequence[Callable[[], object]]) -> list[float]:
     return [median / medians[0] for median in medians]
 
 
-def equal_heads(model: Model, rate: float) -> dict[str, Tensor]:
-    """Return masks that take the fraction `rate` of each site, and of an attention the same from each head."""
-    assert isinstance(model.spec, ViTSpec)
-    heads = {f"blocks.{index}.attention.inner": len(block.heads) for index, block in enumerate(model.spec.blocks)}
-    keep = {}
-    for site, score in scores(model).items():
-        parts = score.chunk(heads.get(site, 1))
-        keep[site] = torch.cat([keep_masks({site: part}, rate)[site] for part in parts])
-    return keep
-
-
 def finetuned(model: Model, teacher: Model, dataset: Dataset, params: Params) -> Model:
     """Return the model after an epoch on half of the training images."""
     finetune = params.finetune
@@ -78,7 +68,7 @@ def finetuned(model: Model, teacher: Model, dataset: Dataset, params: Params) ->
 
 
 def pruning_table(with_training: bool) -> str:
-    """Return a row for each rate and choice of what goes."""
+    """Return a row for each rate and threshold."""
     params = load_params(PARAMS)
     torch.set_num_threads(params.training.threads)
     dataset = load_dataset(DATASET)
@@ -88,13 +78,9 @@ def pruning_table(with_training: bool) -> str:
     print(f"{percent(accuracy(scored, dataset.validation))} % of {len(dataset.validation)} validation images\n")
     rows = []
     for rate in RATES:
-        plan = partial(replace, params.prune, rate=rate)
-        choices = {
-            "global": choose_cut(scores(scored), plan(threshold="global")).keep,
-            "layer": choose_cut(scores(scored), plan(threshold="layer")).keep,
-            "layer, equal heads": equal_heads(scored, rate),
-        }
-        for name, keep in choices.items():
+        for threshold in THRESHOLDS:
+            plan = replace(params.prune, rate=rate, threshold=threshold)
+            keep = choose_cut(scores(scored), plan, scored.head_dims()).keep
             model = slim(scored, keep)
             start = time.perf_counter()
             fitted = corrected(model, scored, images)
@@ -105,7 +91,7 @@ def pruning_table(with_training: bool) -> str:
             rows.append(
                 (
                     f"{rate:g}",
-                    name,
+                    threshold,
                     *(percent(accuracy(m, dataset.validation)) for m in models),
                     f"{seconds:.1f}",
                     count(parameters(model.spec), parameters(dense.spec)),

@@ -24,7 +24,7 @@ def main() -> None:
     device = set_up(params)
     dataset = load_data(device)
     dense, scored = load(model_path("baseline")).to(device), load(model_path("sparsify")).to(device)
-    cut = choose_cut(scores(scored), params.prune)
+    cut = choose_cut(scores(scored), params.prune, scored.head_dims())
     pruned = slim(scored, cut.keep)
     if params.prune.correction == "least_squares":
         images = calibration_images(dataset.train.images, params.prune.calibration_images, params.seed)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def site_reports(site_scores: dict[str, Tensor], cut: Cut) -> dict[str, dict[str, Any]]:
-    """Return for each site its dims, how many are kept, the threshold, and histograms of |score| of both.
+    """Return for each site its dims, how many are kept, the thresholds, and histograms of |score| of both.
 
     All sites share `BINS` bins from zero to the largest score of all.
     """
@@ -60,7 +60,7 @@ def site_reports(site_scores: dict[str, Tensor], cut: Cut) -> dict[str, dict[str
         site: {
             "dims": len(keep),
             "kept": int(keep.sum()),
-            "threshold": cut.thresholds[site],
+            "thresholds": cut.thresholds[site],
             "largest": largest,
             "histogram": histogram(magnitudes[site], largest),
             "histogram_kept": histogram(magnitudes[site][keep], largest),

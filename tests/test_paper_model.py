@@ -51,7 +51,7 @@ def test_the_paper_s_model_trains_prunes_factorises_and_reloads(head_dim: int, t
     for score in scores(scored).values():
         score.data *= torch.rand(len(score), generator=generator)
 
-    cut = choose_cut(scores(scored), replace(params.prune, rate=0.9))  # little is left, to save time
+    cut = choose_cut(scores(scored), replace(params.prune, rate=0.9), {})  # little is left, to save time
     pruned = slim(scored, cut.keep)
     assert parameters(pruned.spec) < 0.2 * parameters(spec)
     assert largest_difference(pruned, masked(scored, cut.keep), images) <= 1e-5

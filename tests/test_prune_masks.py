@@ -83,20 +83,46 @@ SMALL_AND_LARGE = {
 
 
 def test_with_a_threshold_of_its_own_each_site_loses_the_same_fraction() -> None:
-    cut = choose_cut(SMALL_AND_LARGE, prune_params(threshold="layer"))
+    cut = choose_cut(SMALL_AND_LARGE, prune_params(threshold="layer"), {})
     assert cut.keep["blocks.0.mlp.hidden"].tolist() == [False, False, True, True]
     assert cut.keep["blocks.0.attention.inner"].tolist() == [True, True, False, False]
     assert cut.thresholds == {
-        "blocks.0.mlp.hidden": pytest.approx(2e-3),
-        "blocks.0.attention.inner": 2.0,
+        "blocks.0.mlp.hidden": [pytest.approx(2e-3)],
+        "blocks.0.attention.inner": [2.0],
     }
 
 
+def test_with_a_threshold_of_its_own_each_head_loses_the_same_fraction() -> None:
+    heads = {"blocks.0.attention.inner": [2, 2]}
+    cut = choose_cut(SMALL_AND_LARGE, prune_params(threshold="head"), heads)
+    assert cut.keep["blocks.0.mlp.hidden"].tolist() == [False, False, True, True]
+    assert cut.keep["blocks.0.attention.inner"].tolist() == [True, False, True, False]
+    assert cut.thresholds["blocks.0.attention.inner"] == [3.0, 1.0]
+
+
+@given(data=st.data(), rate=RATES, rates=st.dictionaries(st.sampled_from(KINDS["vit"]), RATES))
+@some
+def test_heads_of_equal_size_stay_equal_with_a_threshold_of_their_own(
+    data: st.DataObject, rate: float, rates: dict[str, float]
+) -> None:
+    model = data.draw(scored_models("vit"))
+    keep = choose_cut(
+        scores(model), prune_params(rate=rate, rates=rates, threshold="head"), model.head_dims()
+    ).keep
+    for site, dims in model.head_dims().items():
+        if site in keep:
+            left = {(size, int(part.sum())) for size, part in zip(dims, keep[site].split(dims), strict=True)}
+            assert len(left) == len(set(dims))
+            lost = rates.get(kind_of(site), rate)
+            assert all(count == max(MINIMUM, size - round(lost * size)) for size, count in left)
+
+
 def test_a_global_threshold_is_the_largest_score_that_goes_anywhere() -> None:
-    cut = choose_cut(SMALL_AND_LARGE, prune_params())
+    cut = choose_cut(SMALL_AND_LARGE, prune_params(), {})
     assert int(cut.keep["blocks.0.attention.inner"].sum()) == 3
-    assert set(cut.thresholds.values()) == {1.0}
-    assert set(choose_cut(SMALL_AND_LARGE, prune_params(rate=0.0)).thresholds.values()) == {None}
+    assert all(thresholds == [1.0] for thresholds in cut.thresholds.values())
+    cut = choose_cut(SMALL_AND_LARGE, prune_params(rate=0.0), {})
+    assert all(thresholds == [] for thresholds in cut.thresholds.values())
 
 
 @given(
@@ -109,7 +135,7 @@ def test_a_kind_with_a_rate_of_its_own_is_ranked_alone(
     data: st.DataObject, rate: float, rates: dict[str, float]
 ) -> None:
     site_scores = scores(data.draw(scored_models("vit")))
-    keep = choose_cut(site_scores, prune_params(rate=rate, rates=rates)).keep
+    keep = choose_cut(site_scores, prune_params(rate=rate, rates=rates), {}).keep
     assert list(keep) == list(site_scores)
     for kind in rates:
         alone = {site: score for site, score in site_scores.items() if kind_of(site) == kind}

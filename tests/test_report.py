@@ -69,7 +69,7 @@ PLOTS: dict[str, Callable[[Path], None]] = {
                 "dims": 9,
                 "kept": 6,
                 "largest": 2.0,
-                "threshold": [0.5, None][i % 2],
+                "thresholds": [[0.5], []][i % 2],
                 "histogram": [3, 4, 0, 2],
                 "histogram_kept": [0, 4, 0, 2],
             }

@@ -107,11 +107,11 @@ def plot_kept(sites: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_scores(sites: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Draw the histogram of each site's learned scores, those kept over all, with the threshold between.
+    """Draw the histogram of each site's learned scores, those kept over all, with the thresholds between.
 
     Args:
         sites: site -> `histogram` and `histogram_kept` (counts in equal bins from 0 to `largest`) and
-            `threshold`, or None where nothing went.
+            `thresholds`, none where nothing went.
         path: of the picture.
     """
     columns = min(4, len(sites))
@@ -125,8 +125,8 @@ def plot_scores(sites: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         left = [i * width for i in range(len(entry["histogram"]))]
         axes.bar(left, entry["histogram"], width, align="edge", color="lightgrey", label="all")
         axes.bar(left, entry["histogram_kept"], width, align="edge", color="tab:green", label="kept")
-        if entry["threshold"] is not None:
-            axes.axvline(entry["threshold"], color="tab:red", linewidth=1, label="threshold")
+        for threshold in entry["thresholds"]:
+            axes.axvline(threshold, color="tab:red", linewidth=1, label="threshold")
         axes.set_title(f"{site}: {entry['kept']} of {entry['dims']}", fontsize=8)
         axes.tick_params(labelsize=7)
     figure.suptitle("importance scores |a| learned, and kept by pruning", fontsize=10)

@@ -58,6 +58,10 @@ class Model(nn.Module, ABC):
     def classify(self, x: Tensor) -> Tensor:
         """Return the logits (B, classes) from the output of the last block."""
 
+    def head_dims(self) -> dict[str, list[int]]:
+        """Return site -> the dims of each head, for the sites of scores whose dims are those of heads."""
+        return {}
+
     @abstractmethod
     def initialise(self) -> None:
         """Give every parameter and buffer but `mean` and `std` its value before training."""

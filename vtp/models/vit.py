@@ -195,6 +195,11 @@ class VisionTransformer(Model):
         """Logits of the class token."""
         return self.head(self.norm(x_BND[:, 0]))  # type: ignore[no-any-return]
 
+    def head_dims(self) -> dict[str, list[int]]:
+        """Return site -> the dims of each head, for the inner dims of every block's attention."""
+        blocks = enumerate(self.spec.blocks)
+        return {f"blocks.{index}.attention.inner": [head.v for head in block.heads] for index, block in blocks}
+
     @torch.no_grad()
     def initialise(self) -> None:
         """Xavier-uniform weights and zero biases, but a zero head, positions and class token normal of 0.02.

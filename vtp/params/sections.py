@@ -96,7 +96,7 @@ class PruneParams:
 
     rate: float = between(0.0, 0.95)
     rates: dict[str, float] = rates_of(*SITES, low=0.0, high=0.95)
-    threshold: str = one_of("global", "layer")
+    threshold: str = one_of("global", "layer", "head")
     correction: str = one_of("none", "least_squares")
     calibration_images: int = at_least(1)
 

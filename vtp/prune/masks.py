@@ -1,7 +1,8 @@
 """Which dimensions stay: keep masks from scores, and the masked model."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from vtp.params import PruneParams
 from vtp.scores import kind_of
 
 Masks = Mapping[str, Tensor]
+S = TypeVar("S", bound=Hashable)
 MINIMUM = 1  # dimensions that every site keeps, whatever the rate
 
 
@@ -20,36 +22,46 @@ class Cut:
 
     Attributes:
         keep: site -> bool (dims,) on the CPU, True where a dimension stays.
-        thresholds: site -> the largest |score| that goes where it was ranked, at this site or at the others that
-            share its threshold; None where nothing goes.
+        thresholds: site -> the largest |score| that goes from each lot in which the site's dimensions were ranked
+            (from the whole lot, which other sites may share); a lot from which nothing goes has none.
     """
 
     keep: dict[str, Tensor]
-    thresholds: dict[str, float | None]
+    thresholds: dict[str, list[float]]
 
 
-def choose_cut(site_scores: Mapping[str, Tensor], params: PruneParams) -> Cut:
+class Part(NamedTuple):
+    """A site, or one head of it."""
+
+    site: str
+    head: int
+
+
+def choose_cut(
+    site_scores: Mapping[str, Tensor], params: PruneParams, head_dims: Mapping[str, Sequence[int]]
+) -> Cut:
     """Return the cut that `params` ask for.
 
     Args:
         site_scores: site -> scores (dims,).
-        params: with the threshold `layer` each site is ranked alone; with `global` the sites whose kind has one of
-            the `rates` are ranked with their kind, and all others together.
+        params: with the threshold `layer` each site is ranked alone, and with `head` each head of it; with
+            `global` the sites whose kind has one of the `rates` are ranked with their kind, and all others
+            together.
+        head_dims: site -> the dims of its heads, for sites that have heads (`Model.head_dims`).
     """
-    keep: dict[str, Tensor] = {}
-    thresholds: dict[str, float | None] = {}
-    for share in _shares(site_scores, params):
-        rate = params.rates.get(kind_of(next(iter(share))), params.rate)
-        masks = keep_masks(share, rate)
-        removed = [
-            float(share[site].detach().cpu()[~mask].abs().max()) for site, mask in masks.items() if not mask.all()
-        ]
-        keep |= masks
-        thresholds |= dict.fromkeys(share, max(removed, default=None))
-    return Cut({site: keep[site] for site in site_scores}, {site: thresholds[site] for site in site_scores})
+    keep: dict[str, list[Tensor]] = {site: [] for site in site_scores}
+    thresholds: dict[str, list[float]] = {site: [] for site in site_scores}
+    for lot in _lots(site_scores, params, head_dims):
+        rate = params.rates.get(kind_of(next(iter(lot)).site), params.rate)
+        masks = keep_masks(lot, rate)
+        gone = torch.cat([lot[part].detach().cpu()[~mask].abs() for part, mask in masks.items()])
+        for part, mask in masks.items():
+            keep[part.site].append(mask)
+            thresholds[part.site] += [float(gone.max())] if len(gone) else []
+    return Cut({site: torch.cat(parts) for site, parts in keep.items()}, thresholds)
 
 
-def keep_masks(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
+def keep_masks(site_scores: Mapping[S, Tensor], rate: float) -> dict[S, Tensor]:
     """Return site -> bool (dims,) on the CPU, True where a dimension stays: one threshold over all sites given.
 
     The paper's section 2.2: all |a| are ranked and the lowest `rate` of them, rounded to a whole number, go.
@@ -68,13 +80,18 @@ def keep_masks(site_scores: Mapping[str, Tensor], rate: float) -> dict[str, Tens
     return dict(zip(magnitudes, keep.split(sizes), strict=True))
 
 
-def _shares(site_scores: Mapping[str, Tensor], params: PruneParams) -> list[dict[str, Tensor]]:
-    """Return the scores in groups that share a threshold."""
-    shares: dict[str, dict[str, Tensor]] = {}
+def _lots(
+    site_scores: Mapping[str, Tensor], params: PruneParams, head_dims: Mapping[str, Sequence[int]]
+) -> list[dict[Part, Tensor]]:
+    """Return the scores in lots that are ranked together; the heads of a site come in their order."""
+    lots: dict[Part | str, dict[Part, Tensor]] = {}
     for site, score in site_scores.items():
+        sizes = head_dims.get(site, [len(score)]) if params.threshold == "head" else [len(score)]
         kind = kind_of(site) if kind_of(site) in params.rates else "others"
-        shares.setdefault(site if params.threshold == "layer" else kind, {})[site] = score
-    return list(shares.values())
+        for head, scores_of_head in enumerate(score.split(list(sizes))):
+            part = Part(site, head)
+            lots.setdefault(kind if params.threshold == "global" else part, {})[part] = scores_of_head
+    return list(lots.values())
 
 
 def masked(model: Model, masks: Masks) -> Model:

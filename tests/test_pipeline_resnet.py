@@ -1,0 +1,66 @@
+"""ResNet-18 through the same stages, without DVC."""
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_params
+from vtp.checkpoint import load
+from vtp.measure import parameters
+from vtp.models import factorisable
+from vtp.models.resnet import ResNetSpec
+
+METHODS = ("none", "svd", "lu")
+CHANGES = (
+    ("epochs: 40", "epochs: 6"),
+    ("epochs: 10", "epochs: 2"),
+    ("epochs: 20", "epochs: 2"),
+    ("sites: [attention.inner, mlp.hidden]", "sites: [block.inner]"),
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder, the current one, in which every stage has run for a ResNet-18 of width 8."""
+    folder = tmp_path_factory.mktemp("resnet")
+    write_params(folder, *CHANGES)
+    text = (folder / "params.yaml").read_text()
+    before, after = text.index("methods:"), text.index("data:")
+    text = f"{text[:before]}methods: [{', '.join(METHODS)}]\n{text[after:]}"
+    before, after = text.index("model:"), text.index("training:")
+    text = f"{text[:before]}model:\n  name: resnet18\n  width: 8\n{text[after:]}"
+    (folder / "params.yaml").write_text(text)
+    compressed = ["prune", *(f"decompose {method}" for method in METHODS), "finetune"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in ("fetch", "baseline", "sparsify", *compressed, "evaluate", "report"):
+            patch.setattr("sys.argv", stage.split())
+            import_module(f"stages.{stage.split()[0]}").main()
+        yield folder
+
+
+def test_each_step_is_smaller_and_still_classifies(project: Path) -> None:
+    models = {
+        step: load(project / "out" / step / "model.safetensors")
+        for step in ("baseline", "prune", "decompose/svd", "finetune")
+    }
+    sizes = [parameters(model.spec) for model in models.values()]
+    assert sizes[0] > sizes[1] > sizes[2] == sizes[3]
+    assert all(isinstance(model.spec, ResNetSpec) for model in models.values())
+    metrics = json.loads((project / "metrics.json").read_text())
+    assert metrics["parameters"] == sizes[3]
+    assert min(metrics["accuracy"], metrics["accuracy_pruned"]) > 0.9
+
+
+def test_every_method_factorises_convolutions_and_has_a_row(project: Path) -> None:
+    table = (project / "out" / "report" / "table.md").read_text()
+    assert all(f"| {method} " in table for method in METHODS)
+    for method in METHODS[1:]:
+        report = json.loads((project / "out" / "decompose" / method / "report.json").read_text())
+        names = {layer["layer"] for layer in report["layers"] if layer["rank"] is not None}
+        assert any(name.endswith("conv2") for name in names)
+        assert names <= set(factorisable(load(project / "out" / "prune" / "model.safetensors")))
+        assert report["kept"]["parameters"] == pytest.approx(0.6, rel=0.01)
