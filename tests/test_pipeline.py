@@ -53,7 +53,7 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
 
 def test_an_experiment_with_another_method_reruns_what_follows_it_alone(project: Path) -> None:
     run(project, "git", "add", "--all")
-    run(project, "git", "commit", "--quiet", "--message", "default run")
+    run(project, "git", "commit", "--quiet", "--allow-empty", "--message", "default run")
     output = run(project, "dvc", "exp", "run", "-S", "decomp=qr", "--name", "with-qr").stdout
     assert stages_run(output) == ["finetune", "evaluate", "report"]
     shown = json.loads(run(project, "dvc", "exp", "show", "--json").stdout)

@@ -83,23 +83,26 @@ class FullQR(QR):
 
     reflectors: Reflectors
     """Q, as its Householder reflectors."""
-    R: Tensor
-    """m×n, upper triangular."""
+    R1: Tensor
+    """The first min(m, n) rows of R; the others are zero."""
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
-        reflectors, R = _householder_qr(torch.from_numpy(matrix))
-        return cls(reflectors, leading(R.T, len(matrix)).T)
+        return cls(*_householder_qr(torch.from_numpy(matrix)))
 
     @cached_property
     def Q(self) -> Tensor:
         """m×m, unitary."""
-        return self.reflectors.columns(len(self.R))
+        return self.reflectors.columns(len(self.reflectors.vectors))
+
+    @property
+    def R(self) -> Tensor:
+        """m×n, upper triangular."""
+        return leading(self.R1.T, len(self.reflectors.vectors)).T
 
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor]:
-        size = min(self.R.shape)
-        return self.reflectors.columns(size), self.R[:size]
+        return self.reflectors.columns(len(self.R1)), self.R1
 
 
 @dataclass(frozen=True, eq=False)
