@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.decompositions import machine
 from stages import DATASET, PARAMS, model_path
+from stages.finetune import recipe_of
 from vtp.calibration import calibration_images
 from vtp.checkpoint import load
 from vtp.data.dataset import Dataset, Split, load_dataset
@@ -29,7 +30,7 @@ from vtp.params import Params, load_params
 from vtp.prune import choose_cut, corrected, slim
 from vtp.report import count, markdown_table, percent
 from vtp.scores import scores
-from vtp.train import Recipe, make_optimizer, train_epoch
+from vtp.train import make_optimizer, train_epoch
 
 RATES = (0.3, 0.5, 0.7)
 THRESHOLDS = ("global", "layer", "head")
@@ -58,12 +59,10 @@ def ratios(runs: Sequence[Callable[[], object]]) -> list[float]:
 
 def finetuned(model: Model, teacher: Model, dataset: Dataset, params: Params) -> Model:
     """Return the model after an epoch on half of the training images."""
-    finetune = params.finetune
     half = Split(dataset.train.images[::2], dataset.train.labels[::2])
-    recipe = Recipe("finetune", params.seed, 1, finetune.learning_rate, params.training)
-    soft = replace(recipe, distillation=finetune.distillation, temperature=finetune.temperature)
+    recipe = replace(recipe_of(params), epochs=1)
     trained = from_state(model.spec, model.state_dict()).train()
-    train_epoch(trained, half, make_optimizer(trained, soft), soft, 0, teacher)
+    train_epoch(trained, half, make_optimizer(trained, recipe), recipe, 0, teacher)
     return trained.eval()
 
 
@@ -87,7 +86,7 @@ def pruning_table(with_training: bool) -> str:
             seconds = time.perf_counter() - start
             models = [model, fitted]
             if with_training:
-                models += [finetuned(start, dense, dataset, params) for start in (model, fitted)]
+                models += [finetuned(m, dense, dataset, params) for m in (model, fitted)]
             rows.append(
                 (
                     f"{rate:g}",

@@ -1,11 +1,9 @@
 """finetune: train the factorised model that `decomp` names, without L1, the dense model its teacher."""
 
-from dataclasses import replace
-
 from stages import PARAMS, model_path, run_stage
 from stages.training import load_data, run_training, set_up
 from vtp.checkpoint import load
-from vtp.params import load_params
+from vtp.params import Params, load_params
 from vtp.train import Recipe
 
 
@@ -16,11 +14,20 @@ def main() -> None:
     dataset = load_data(device)
     model = load(model_path(f"decompose/{params.decomp}")).to(device)
     teacher = load(model_path("baseline")).to(device) if params.finetune.distillation > 0 else None
-    recipe = Recipe(
-        "finetune", params.seed, params.finetune.epochs, params.finetune.learning_rate, params.training
+    run_training(model, dataset, recipe_of(params), teacher)
+
+
+def recipe_of(params: Params) -> Recipe:
+    """Return what `params` say of fine-tuning."""
+    return Recipe(
+        "finetune",
+        params.seed,
+        params.finetune.epochs,
+        params.finetune.learning_rate,
+        params.training,
+        distillation=params.finetune.distillation,
+        temperature=params.finetune.temperature,
     )
-    soft = replace(recipe, distillation=params.finetune.distillation, temperature=params.finetune.temperature)
-    run_training(model, dataset, soft, teacher)
 
 
 if __name__ == "__main__":

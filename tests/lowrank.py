@@ -4,12 +4,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from tests.models import FAMILIES, random_model, small_spec
-from vtp.calibration import watched
+from tests.models import random_model, small_spec
+from vtp.calibration import output_rows, watched
 from vtp.decompositions import METHODS
 from vtp.lowrank import moments, with_gradients
 from vtp.lowrank.flows import Moments
@@ -17,7 +16,6 @@ from vtp.models import Model, factorisable
 from vtp.params import DecomposeParams
 
 EXACT = sorted(set(METHODS) - {"evd", "cholesky", "svd_randomized", "svd_full", "qr", "qr_full"})
-EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
 def settings_of(**changes: Any) -> DecomposeParams:
@@ -37,12 +35,7 @@ def layer_outputs(model: Model, images: Tensor) -> tuple[dict[str, Tensor], dict
     layers = factorisable(model)
     with torch.no_grad(), watched(layers) as seen:
         model(images)
-    return {name: seen[name][0] for name in layers}, {name: rows(seen[name][1]) for name in layers}
-
-
-def rows(output: Tensor) -> Tensor:
-    """One row for each token or pixel."""
-    return (output.movedim(1, -1) if output.ndim == 4 else output).flatten(0, -2)
+    return {name: seen[name][0] for name in layers}, {name: output_rows(seen[name][1]) for name in layers}
 
 
 def centred_norm(output: Tensor) -> float:

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtp.models import Model, ModelSpec, build, factorisable, from_state
 from vtp.models.resnet import BasicBlockSpec, ResNetSpec
@@ -15,6 +16,7 @@ from vtp.params import ResNetParams, ViTParams
 from vtp.scores import scores
 
 FAMILIES = ("vit", "resnet18")
+both = pytest.mark.parametrize("family", FAMILIES)
 KINDS = {"vit": ViTParams.sites, "resnet18": ResNetParams.sites}
 
 
@@ -48,6 +50,14 @@ def random_images(spec: ModelSpec, count: int = 8, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
+def train_a_step(model: nn.Module, images: Tensor) -> None:
+    """A step of gradient descent with a label of its own for each image; the model ends in evaluation mode."""
+    optimizer = torch.optim.SGD(model.train().parameters(), 0.01)
+    nn.functional.cross_entropy(model(images), torch.arange(len(images))).backward()
+    optimizer.step()
+    model.eval()
+
+
 def small_spec(family: str, **changes: Any) -> ModelSpec:
     """A fixed small spec: two blocks, in a ResNet one of them with a projection."""
     common: dict[str, Any] = {"name": family, "channels": 3, "classes": 4, "scored": (), "factors": {}}
@@ -68,6 +78,7 @@ def with_factors(spec: ModelSpec, rank: int) -> ModelSpec:
     return replace(spec, factors={name: Factor(rank, layer.bias is not None) for name, layer in layers})
 
 
+RATES = st.floats(0, 0.95)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

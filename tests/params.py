@@ -1,5 +1,6 @@
 """What the tests of params.yaml share."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ PATH = Path("params.yaml")
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 DIGITS_TEXT = (ROOT / "configs" / "digits.yaml").read_text(encoding="utf-8")
 VIT: dict[str, Any] = yaml.safe_load(DIGITS_TEXT)
+RESNET = copy.deepcopy(VIT) | {"model": {"name": "resnet18", "width": 16}}
+RESNET["sparsify"]["sites"] = ["block.inner"]
 
 
 def parse(content: Any) -> Params:

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models import FAMILIES, KINDS, random_images, random_model, small_spec, with_factors
+from tests.models import FAMILIES, KINDS, both, random_images, random_model, small_spec, with_factors
 from vtp.architecture import spec_of
 from vtp.checkpoint import digest, load, save
 from vtp.errors import UserError
@@ -25,7 +25,6 @@ from vtp.params import ResNetParams, ViTParams
 from vtp.prune import keep_masks, slim
 from vtp.scores import scores
 
-both = pytest.mark.parametrize("family", FAMILIES)
 RELOAD = """
 import hashlib, sys, torch
 from vtp.checkpoint import load

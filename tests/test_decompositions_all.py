@@ -26,13 +26,13 @@ def contents(outcome: Decomposition | NotDecomposable) -> str | bytes:
 
 
 def one_by_one(method: str) -> dict[str, str | bytes]:
-    found: dict[str, Decomposition | NotDecomposable] = {}
+    found = {}
     for name, matrix in MATRICES.items():
         try:
-            found[name] = decompose(matrix, method)
+            found[name] = contents(decompose(matrix, method))
         except NotDecomposable as error:
-            found[name] = error
-    return {name: contents(outcome) for name, outcome in found.items()}
+            found[name] = contents(error)
+    return found
 
 
 def differing() -> list[tuple[str, int]]:

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.lowrank import EVERY_FAMILY, EXACT, flows_of, layer_outputs, product, rows, settings_of, small
-from tests.models import random_images, random_model, small_spec
+from tests.lowrank import EXACT, flows_of, layer_outputs, product, settings_of, small
+from tests.models import both, random_images, random_model, small_spec
+from vtp.calibration import output_rows
 from vtp.decompositions import METHODS, NotDecomposable, decompose
 from vtp.errors import UserError
 from vtp.lowrank import METRICS, factorise, moments
@@ -21,7 +22,7 @@ from vtp.models import Model, factorisable, from_state
 from vtp.models.vit import BlockSpec, HeadSpec
 
 
-@EVERY_FAMILY
+@both
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_what_saves_nothing_stays_dense_and_the_model_as_it_was(family: str, allocation: str) -> None:
     model, images = small(family), random_images(small(family).spec, 60)
@@ -33,7 +34,7 @@ def test_what_saves_nothing_stays_dense_and_the_model_as_it_was(family: str, all
     assert torch.equal(factorised(images), model(images))
 
 
-@EVERY_FAMILY
+@both
 def test_the_method_none_changes_nothing(family: str) -> None:
     model, images = small(family), random_images(small(family).spec)
     factorised, reports = factorise(model, "none", settings_of(keep=0.2), moments(model, images))
@@ -52,7 +53,7 @@ def of_rank(model: Model, rank: int) -> Model:
     return from_state(model.spec, state)
 
 
-@EVERY_FAMILY
+@both
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("method", [*EXACT, "cholesky"])
 def test_a_rank_that_is_enough_changes_no_logits(family: str, metric: str, method: str) -> None:
@@ -77,7 +78,7 @@ def test_fewer_images_than_dimensions_are_met_exactly(method: str, count: int) -
         assert np.isfinite([report.weight_error, report.output_error]).all()
         flowing = int(torch.linalg.matrix_rank(before[report.layer] - before[report.layer].mean(0)))
         if report.rank is not None and report.rank >= flowing:
-            after = rows(factorised.get_submodule(report.layer)(inputs[report.layer]))
+            after = output_rows(factorised.get_submodule(report.layer)(inputs[report.layer]))
             tolerance = 1e-5 if method == "cholesky" else 1e-9
             torch.testing.assert_close(after, before[report.layer], rtol=tolerance, atol=tolerance)
 
@@ -144,7 +145,7 @@ def test_what_comes_out_is_the_budget_asked_for_and_the_reports_say_it(
     }
 
 
-@EVERY_FAMILY
+@both
 def test_the_reports_count_what_the_model_has(family: str) -> None:
     model = small(family)
     factorised, reports = factorise(model, "svd", settings_of(keep=0.5), moments(model, random_images(model.spec)))
@@ -161,7 +162,7 @@ def test_a_budget_below_rank_one_everywhere_is_one_sentence() -> None:
             factorise(model, "svd", settings_of(keep=0.001, allocation=allocation), flows)
 
 
-@EVERY_FAMILY
+@both
 def test_the_model_given_stays_as_it_was_and_a_second_call_gives_the_same(family: str) -> None:
     model = small(family)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

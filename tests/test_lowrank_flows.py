@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.models import FAMILIES, random_images, random_model, small_spec
+from tests.models import both, random_images, random_model, small_spec
 from vtp.calibration import calibration_images
 from vtp.lowrank import moments, with_gradients
 from vtp.lowrank.metric import square_root
@@ -67,7 +67,7 @@ def direct_inputs(model: Model, images: Tensor) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both
 @pytest.mark.parametrize("count", [1, 3, 300])
 def test_moments_are_those_of_all_inputs_and_the_model_stays_as_it_was(family: str, count: int) -> None:
     model = random_model(small_spec(family), seed=3)
@@ -88,7 +88,7 @@ def test_moments_are_those_of_all_inputs_and_the_model_stays_as_it_was(family: s
     assert not any(layer._forward_pre_hooks for layer in model.modules())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@both
 @pytest.mark.parametrize("count", [1, 20])
 def test_gradients_are_those_of_each_image_by_itself(family: str, count: int) -> None:
     model = random_model(small_spec(family), seed=3)

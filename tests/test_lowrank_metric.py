@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.lowrank import EVERY_FAMILY, centred_norm, flows_of, layer_outputs, product, rows, settings_of, small
-from tests.models import random_images, random_model, small_spec
+from tests.lowrank import centred_norm, flows_of, layer_outputs, product, settings_of, small
+from tests.models import both, random_images, random_model, small_spec
+from vtp.calibration import output_rows
 from vtp.lowrank import METRICS, factorise, moments
 from vtp.lowrank.flows import Moments
 from vtp.models import Model, factorisable
 
 
-@EVERY_FAMILY
+@both
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_svd_reaches_the_least_output_error_and_every_method_keeps_the_mean(family: str, count: int) -> None:
     model, images = small(family), random_images(small(family).spec, count)
@@ -25,7 +26,7 @@ def test_svd_reaches_the_least_output_error_and_every_method_keeps_the_mean(fami
             if report.rank is None:
                 continue
             with torch.no_grad():
-                after = rows(factorised.get_submodule(name)(inputs[name]))
+                after = output_rows(factorised.get_submodule(name)(inputs[name]))
             torch.testing.assert_close(after.mean(0), whole.mean(0), rtol=1e-9, atol=1e-9)
             error, norm = centred_norm(after - whole), float(whole.norm())
             assert error == pytest.approx(report.output_error * centred_norm(whole), abs=1e-7 * norm)
@@ -35,7 +36,7 @@ def test_svd_reaches_the_least_output_error_and_every_method_keeps_the_mean(fami
             assert error >= least - 1e-9 * norm
 
 
-@EVERY_FAMILY
+@both
 def test_at_the_same_ranks_activation_is_never_worse_on_the_outputs_nor_weight_on_the_weights(family: str) -> None:
     model = small(family)
     flows = moments(model, random_images(model.spec, 40))
@@ -58,7 +59,7 @@ def added_loss(moments: Moments, error: Tensor) -> float:
     return float(((moments.gradients @ error @ moments.covariance) * error).sum())
 
 
-@EVERY_FAMILY
+@both
 def test_at_the_same_ranks_the_metric_loss_adds_the_least_loss(family: str) -> None:
     model = small(family)
     flows = flows_of(model, random_images(model.spec, 300))
@@ -82,7 +83,7 @@ def divergence(model: Model, other: Model, images: Tensor) -> float:
     return float((expected.exp() * (expected - found)).sum(1).mean())
 
 
-@EVERY_FAMILY
+@both
 def test_the_metric_loss_stays_closest_to_the_predictions_on_new_images(family: str) -> None:
     models = [random_model(small_spec(family), seed) for seed in range(6)]
     found = dict.fromkeys(METRICS, 0.0)

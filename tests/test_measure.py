@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.models import FAMILIES, SEEDS, random_images, random_model, small_spec, specs, with_factors
+from tests.models import SEEDS, both, random_images, random_model, small_spec, specs, with_factors
 from vtp.data.dataset import Split
 from vtp.measure import accuracy, accuracy_by_class, latency, logits, macs, parameters
 from vtp.models import Model, ModelSpec, build
@@ -53,7 +53,7 @@ def test_macs_are_those_of_the_formula(spec: ViTSpec, rank: int) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-@pytest.mark.parametrize("family", FAMILIES)
+@both
 def test_macs_are_half_the_operations_that_pytorch_counts(family: str, rank: int) -> None:
     spec = with_factors(small_spec(family), rank) if rank else small_spec(family)
     image = torch.zeros(1, spec.channels, spec.image_size, spec.image_size, device="meta")
@@ -81,7 +81,7 @@ def test_parameters_are_counted_by_formula() -> None:
     assert parameters(spec) - parameters(with_factors(spec, 2)) == 2 * (4 * 16 * 18 + 2 * 16 * 20 - low)
 
 
-@pytest.mark.parametrize("family", ["vit", "resnet18"])
+@both
 def test_logits_come_in_order_whatever_the_batch(family: str) -> None:
     model = random_model(small_spec(family), seed=0)
     split = labelled(model.spec, 601)  # three batches, the last one smaller

@@ -10,9 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from tests.models import FAMILIES, random_images, random_model, small_spec, specs, with_factors
+from tests.models import both, random_images, random_model, small_spec, specs, train_a_step, with_factors
 from vtp.architecture import spec_of
 from vtp.checkpoint import digest
 from vtp.errors import UserError
@@ -33,17 +32,10 @@ from vtp.resume import Progress, load_progress, save_progress
 ROOT = Path(__file__).resolve().parent.parent
 RESNET18 = ResNetParams(name="resnet18", width=64)
 PAPER_CODE = ViTParams("vit", patch_size=4, dim=512, depth=6, heads=8, head_dim=64, mlp_dim=512, dropout=0.1)
-both = pytest.mark.parametrize("family", FAMILIES)
 
 
 def cifar(params: ModelParams) -> ModelSpec:
     return spec_of(params, image_size=32, channels=3, classes=10)
-
-
-def train_a_step(model: nn.Module, images: torch.Tensor) -> None:
-    optimizer = torch.optim.SGD(model.train().parameters(), 0.01)
-    nn.functional.cross_entropy(model(images), torch.arange(len(images))).backward()
-    optimizer.step()
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from tests.models import random_images
+from tests.models import random_images, train_a_step
 from vtp.architecture import spec_of
 from vtp.checkpoint import load, save
 from vtp.lowrank import factorise, moments
@@ -21,13 +20,6 @@ from vtp.prune import choose_cut, masked, slim
 from vtp.scores import scores, with_scores
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def train_a_step(model: Model, images: torch.Tensor) -> None:
-    optimizer = torch.optim.SGD(model.train().parameters(), 0.01)
-    nn.functional.cross_entropy(model(images), torch.arange(len(images))).backward()
-    optimizer.step()
-    model.eval()
 
 
 def largest_difference(model: Model, other: Model, images: torch.Tensor) -> float:

@@ -12,14 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from tests.params import VIT, parse
+from tests.params import RESNET, VIT, parse
 from vtp.errors import UserError
 from vtp.params import METHOD_NAMES, Rule, flatten, load_params
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
-RESNET = copy.deepcopy(VIT) | {"model": {"name": "resnet18", "width": 16}}
-RESNET["sparsify"]["sites"] = ["block.inner"]
 CONTENTS = {"vit": VIT, "resnet18": RESNET}
 
 

@@ -1,38 +1,33 @@
 """ResNet-18 through the same stages, without DVC."""
 
+import copy
 import json
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import write_params
+from tests.params import RESNET
 from vtp.checkpoint import load
 from vtp.measure import parameters
 from vtp.models import factorisable
 from vtp.models.resnet import ResNetSpec
 
 METHODS = ("none", "svd", "lu")
-CHANGES = (
-    ("epochs: 40", "epochs: 6"),
-    ("epochs: 10", "epochs: 2"),
-    ("epochs: 20", "epochs: 2"),
-    ("sites: [attention.inner, mlp.hidden]", "sites: [block.inner]"),
-)
+EPOCHS = {"baseline": 6, "sparsify": 2, "finetune": 2}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder, the current one, in which every stage has run for a ResNet-18 of width 8."""
     folder = tmp_path_factory.mktemp("resnet")
-    write_params(folder, *CHANGES)
-    text = (folder / "params.yaml").read_text()
-    before, after = text.index("methods:"), text.index("data:")
-    text = f"{text[:before]}methods: [{', '.join(METHODS)}]\n{text[after:]}"
-    before, after = text.index("model:"), text.index("training:")
-    text = f"{text[:before]}model:\n  name: resnet18\n  width: 8\n{text[after:]}"
-    (folder / "params.yaml").write_text(text)
+    content = copy.deepcopy(RESNET) | {"methods": list(METHODS)}
+    content["model"]["width"] = 8
+    for stage, epochs in EPOCHS.items():
+        content[stage]["epochs"] = epochs
+    (folder / "params.yaml").write_text(yaml.dump(content))
     compressed = ["prune", *(f"decompose {method}" for method in METHODS), "finetune"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -6,14 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.models import FAMILIES, KINDS, random_images, random_model, small_spec
+from tests.models import KINDS, both, random_images, random_model, small_spec
 from vtp.checkpoint import digest
 from vtp.models import Model, from_state, spec_to_plain
 from vtp.prune import corrected, keep_masks, slim
 from vtp.prune.correction import _least_squares, _Sums
 from vtp.scores import scores
-
-both = pytest.mark.parametrize("family", FAMILIES)
 
 
 def scored(family: str, seed: int = 0) -> Model:

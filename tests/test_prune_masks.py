@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import (
-    FAMILIES,
     KINDS,
+    RATES,
+    both,
     random_model,
     scored_models,
     small_spec,
@@ -19,12 +20,10 @@ from vtp.params import PruneParams
 from vtp.prune import MINIMUM, choose_cut, keep_masks
 from vtp.scores import kind_of, scores
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-RATES = st.floats(0, 0.95)
 some = settings(max_examples=15)
-both = pytest.mark.parametrize("family", FAMILIES)
 
 
+# Few distinct values, so that ties are common.
 SITE_SCORES = st.lists(
     st.lists(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, 1e-3]) | st.floats(-2, 2, width=32), min_size=1),
     min_size=1,

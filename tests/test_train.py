@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models import both
 from tests.training import RECIPE, SHARED, TRAINING, VALIDATION, quiet, run, same, scored, tiny
 from vtp.errors import UserError
 from vtp.measure import accuracy
@@ -18,7 +19,7 @@ from vtp.scores import L1
 from vtp.train import train
 
 
-@pytest.mark.parametrize("family", ["vit", "resnet18"])
+@both
 def test_training_learns_what_can_be_learnt(family: str, tmp_path: Path) -> None:
     model = tiny(family, dropout=0.0)
     recipe = replace(RECIPE, epochs=12, learning_rate=0.02, shared=replace(SHARED, crop_padding=0))

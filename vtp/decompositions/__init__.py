@@ -7,9 +7,8 @@ A new method is a subclass of `Decomposition` and an entry of `METHODS`.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -75,20 +74,12 @@ def decompose_all(matrices: Mapping[str, Tensor], method: str) -> dict[str, Time
             record = error
         return Timed(record, time.perf_counter() - start)
 
-    workers = torch.get_num_threads()
-    # Each thread has a number of threads of its own, and one that was not told it would call MKL with all cores.
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    with _one_thread_each(), pool:
-        return dict(zip(matrices, pool.map(timed, matrices.values()), strict=True))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    # Each thread has a number of threads of its own, and one that was not told it would call MKL with all cores.
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with threadpool_limits(1):
-            yield
+        with threadpool_limits(1), pool:
+            return dict(zip(matrices, pool.map(timed, matrices.values()), strict=True))
     finally:
         torch.set_num_threads(threads)
 

@@ -98,9 +98,9 @@ def _power_sums_are_complex(matrix: Array) -> bool:
     n²·eps.
     """
     size = len(matrix)
-    powers = [np.eye(size), matrix / np.linalg.norm(matrix)]
-    powers += [powers[1] @ powers[1]]
-    powers += [powers[1] @ powers[2]]
+    scaled = matrix / np.linalg.norm(matrix)
+    square = scaled @ scaled
+    powers = [np.eye(size), scaled, square, scaled @ square]
     sums = [np.sum(powers[k // 2] * powers[k - k // 2].T) for k in range(7)]
     smallest: float = np.linalg.eigvalsh([sums[k : k + 4] for k in range(4)])[0]
     return bool(smallest < -(size**2) * EPS)

@@ -13,7 +13,7 @@ from vtp.scores import kind_of
 
 Masks = Mapping[str, Tensor]
 S = TypeVar("S", bound=Hashable)
-MINIMUM = 1  # dimensions that every site keeps, whatever the rate
+MINIMUM = 1  # dimensions that every site, or head ranked by itself, keeps, whatever the rate
 
 
 @dataclass(frozen=True)
