@@ -6,9 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from vtp.errors import UserError
+from vtp.files import write_text
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 DATASET = Path("out/dataset.safetensors")
 METRICS = Path("metrics.json")
 
@@ -49,3 +53,15 @@ def _put_back_outputs() -> None:
     """Check out what the stage had written before: DVC deletes a stage's outputs before it starts it."""
     if stage := os.environ.get("DVC_STAGE"):
         subprocess.run(["dvc", "checkout", "--quiet", stage], capture_output=True, check=False)
+        _put_back_uncached(stage)
+
+
+def _put_back_uncached(stage: str) -> None:
+    """Copy what `dvc checkout` leaves to git, metrics.json: the cache has it for DVC's record of runs."""
+    found = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False)
+    locked = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"].get(stage, {"outs": []})
+    for out in locked["outs"]:
+        path, md5 = Path(out["path"]), out["md5"]
+        cached = Path(found.stdout.strip(), "files", "md5", md5[:2], md5[2:])
+        if not path.exists() and cached.is_file():
+            write_text(path, cached.read_text(encoding="utf-8"))

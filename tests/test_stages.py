@@ -43,7 +43,8 @@ def change(folder: Path, old: str, new: str) -> None:
 
 
 def hashes(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
+    files = [folder / "metrics.json", *(folder / "out").rglob("*")]
+    return {str(path): path.read_bytes() for path in files if path.is_file()}
 
 
 def test_a_change_reruns_what_it_touches(tiny: Path) -> None:
@@ -67,6 +68,16 @@ def test_a_mistake_under_dvc_is_one_sentence_and_loses_no_output(tiny: Path) -> 
         "error: params.yaml: finetune.temperature is -1.0, but must be a number above 0.0 and at most 100.0"
     ]
     assert "Traceback" not in done.stderr + done.stdout
+    assert hashes(tiny) == before
+    assert stages_run(run(tiny, "dvc", "repro").stdout) == []
+
+
+def test_a_mistake_found_by_evaluate_loses_no_metrics(tiny: Path) -> None:
+    before = hashes(tiny)
+    change(tiny, "temperature: 3.0", "temperature: -1")
+    done = run(tiny, "dvc", "repro", "--single-item", "--force", "evaluate", check=False)
+    change(tiny, "temperature: -1", "temperature: 3.0")
+    assert "error: params.yaml: finetune.temperature is -1.0" in done.stderr
     assert hashes(tiny) == before
     assert stages_run(run(tiny, "dvc", "repro").stdout) == []
 

@@ -5,9 +5,9 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import scipy.linalg
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dgetrf
 from torch import Tensor
 
 from vtp.decompositions.base import Array, Decomposition, numerical_rank
@@ -31,9 +31,12 @@ class LU(Decomposition):
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
-        row_of, L, U = scipy.linalg.lu(matrix, p_indices=True, check_finite=False)
-        P = np.argsort(row_of)
-        return cls(torch.from_numpy(P), torch.from_numpy(L), torch.from_numpy(U))
+        # SciPy's own `lu` keeps other threads waiting.
+        packed, swaps, _ = dgetrf(matrix)
+        size = min(matrix.shape)
+        L = np.tril(packed[:, :size])
+        np.fill_diagonal(L, 1.0)
+        return cls(*map(torch.from_numpy, (_row_order(swaps, len(matrix)), L, np.triu(packed[:size]))))
 
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -92,6 +95,14 @@ class CompleteLU(Decomposition):
         rows, columns = self.shape
         pivots = self.U.diagonal().abs()
         return float(((rows - rank) * (columns - rank)) ** 0.5 * pivots[rank]) if rank < len(pivots) else 0.0
+
+
+def _row_order(swaps: NDArray[np.int32], rows: int) -> NDArray[np.int64]:
+    """The permutation that getrf's interchanges of row i with row swaps[i] come to."""
+    order = np.arange(rows, dtype=np.int64)
+    for row, other in enumerate(swaps):
+        order[[row, other]] = order[[other, row]]
+    return order
 
 
 def _eliminate(matrix: Array) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:

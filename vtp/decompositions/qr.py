@@ -33,13 +33,6 @@ class Reflectors:
         columns[:, :used] *= self.signs[:used]
         return columns
 
-    def times(self, matrix: Tensor) -> Tensor:
-        """The product with a matrix of at most k rows, as if more rows of zeros followed, m×… (LAPACK ormqr)."""
-        rows = torch.zeros(len(self.vectors), matrix.shape[1], dtype=torch.float64)
-        rows[: len(matrix)] = self.signs[: len(matrix), None] * matrix
-        product: Tensor = torch.ormqr(self.vectors, self.tau, rows)
-        return product
-
 
 class QR(Decomposition):
     """The QR decompositions: the left one of `factors` has orthonormal columns."""
@@ -167,12 +160,14 @@ class CompleteOrthogonal(Decomposition):
     """Z with U = Π Z, as its Householder reflectors."""
     Pi: Tensor
     """The n indices of the permutation Π: U[Pi] = Z."""
+    X: Tensor
+    """The decomposed matrix, m×n: X U = Q [L 0; 0 0], and that product costs less than forming Q does."""
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
         reflectors, R, Pi = _pivoted_qr(matrix)
         right_reflectors, R2 = _householder_qr(R.T)
-        return cls(reflectors, R2.T, right_reflectors, Pi)
+        return cls(reflectors, R2.T, right_reflectors, Pi, torch.tensor(matrix))
 
     @cached_property
     def Q(self) -> Tensor:
@@ -190,8 +185,8 @@ class CompleteOrthogonal(Decomposition):
 
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor]:
-        size = min(len(self.left_reflectors.vectors), len(self.Pi))
-        return leading(self.left_reflectors.times(self.L), size), self._right_columns(size).T
+        right = self._right_columns(min(self.X.shape)).T
+        return leading(self.X @ right[: self.rank].T, len(right)), right
 
     def bound(self, rank: int) -> float:
         """The exact error ‖L[rank:, rank:]‖_F, as Q and U are unitary."""
@@ -199,9 +194,9 @@ class CompleteOrthogonal(Decomposition):
         return float(self.L[rank:, rank:].norm())
 
     def _right_columns(self, count: int) -> Tensor:
-        columns = torch.empty(len(self.Pi), count, dtype=torch.float64)
-        columns[self.Pi] = self.right_reflectors.columns(count)
-        return columns
+        rows = torch.empty(count, len(self.Pi), dtype=torch.float64)
+        rows[:, self.Pi] = self.right_reflectors.columns(count).T
+        return rows.T
 
 
 def _householder_qr(matrix: Tensor) -> tuple[Reflectors, Tensor]:
