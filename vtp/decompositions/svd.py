@@ -1,5 +1,6 @@
 """Singular value decompositions (section 2.3.2 of the paper): condensed, full and randomised."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -15,8 +16,30 @@ POWER_ITERATIONS = 2
 SEED = 0
 
 
+class SingularTriplets(Decomposition):
+    """The singular value decompositions: factors √Σ on either side, and the optimum of all errors."""
+
+    Sigma: Tensor
+
+    @property
+    @abstractmethod
+    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U m×k, the k entries of Σ, largest first, and V k×n."""
+
+    @cached_property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        U, Sigma, V = self.triplets
+        size, scale = min(len(U), V.shape[1]), Sigma.sqrt()
+        return leading(U * scale, size), leading(V.T * scale, size).T
+
+    def bound(self, rank: int) -> float:
+        """The exact error √(Σ_{i>rank} σᵢ²), by Eckart & Young (1936)."""
+        self._check(rank)
+        return float(self.Sigma[rank:].norm())
+
+
 @dataclass(frozen=True, eq=False)
-class SVD(Decomposition):
+class SVD(SingularTriplets):
     """Condensed SVD, X = U Σ V with r the numerical rank (LAPACK gesdd).
 
     As in the paper, the rows of V are the right singular vectors. Signs are canonical: the first
@@ -37,36 +60,49 @@ class SVD(Decomposition):
     def of(cls, matrix: Array) -> Self:
         U, Sigma, V = _singular_triplets(matrix)
         rank = numerical_rank(Sigma, matrix.shape)
-        return cls(torch.from_numpy(U[:, :rank]), torch.from_numpy(Sigma[:rank]), torch.from_numpy(V[:rank]))
+        return cls(*map(torch.from_numpy, (U[:, :rank], Sigma[:rank], V[:rank])))
 
-    @cached_property
-    def factors(self) -> tuple[Tensor, Tensor]:
-        size, scale = min(len(self.U), self.V.shape[1]), self.Sigma.sqrt()
-        count = len(scale)
-        left, right = self.U[:, :count] * scale, self.V[:count].T * scale
-        return leading(left, size), leading(right, size).T
+    @property
+    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.U, self.Sigma, self.V
 
     @property
     def rank(self) -> int:
         return len(self.Sigma)
 
-    def bound(self, rank: int) -> float:
-        """The exact error √(Σ_{i>rank} σᵢ²), by Eckart & Young (1936)."""
-        self._check(rank)
-        return float(self.Sigma[rank:].norm())
-
 
 @dataclass(frozen=True, eq=False)
-class FullSVD(SVD):
+class FullSVD(SingularTriplets):
     """Full SVD, X = U Σ V with U m×m and V n×n unitary and Σ m×n diagonal, kept as its min(m, n) entries.
 
-    Truncation and bound are those of the condensed SVD.
+    Truncation and bound are those of the condensed SVD: the columns of U and rows of V past min(m, n) only ever
+    meet zeros of Σ, and are formed when they are first asked for.
     """
+
+    U1: Tensor
+    """The first min(m, n) columns of U."""
+    Sigma: Tensor
+    """The min(m, n) singular values, largest first."""
+    V1: Tensor
+    """The first min(m, n) rows of V."""
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
-        U, Sigma, V = _singular_triplets(matrix, full=True)
-        return cls(torch.from_numpy(U), torch.from_numpy(Sigma), torch.from_numpy(V))
+        return cls(*map(torch.from_numpy, _singular_triplets(matrix)))
+
+    @cached_property
+    def U(self) -> Tensor:
+        """m×m, unitary."""
+        return _completed(self.U1)
+
+    @cached_property
+    def V(self) -> Tensor:
+        """n×n, unitary."""
+        return _completed(self.V1.T).T
+
+    @property
+    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.U1, self.Sigma, self.V1
 
     @property
     def rank(self) -> int:
@@ -112,20 +148,25 @@ class RandomizedSVD(SVD):
         return float(np.hypot(self.residual, super().bound(rank)))
 
 
-def _singular_triplets(matrix: Array, full: bool = False) -> tuple[Array, Array, Array]:
+def _singular_triplets(matrix: Array) -> tuple[Array, Array, Array]:
     """U, Σ, V with canonical signs; a wide matrix is solved as its transpose, for which gesdd is faster."""
     # NumPy's own gesdd, unlike SciPy's, lets other threads work meanwhile.
-    rows, columns = matrix.shape
-    if rows < columns:
-        right, Sigma, left = np.linalg.svd(matrix.T, full_matrices=full)
+    if matrix.shape[0] < matrix.shape[1]:
+        right, Sigma, left = np.linalg.svd(matrix.T, full_matrices=False)
         U, V = left.T, right.T
     else:
-        U, Sigma, V = np.linalg.svd(matrix, full_matrices=full)
+        U, Sigma, V = np.linalg.svd(matrix, full_matrices=False)
     signs = column_signs(U)
     U *= signs
-    V[: len(signs)] *= signs[: len(V), None]
-    V[len(signs) :] *= column_signs(V[len(signs) :].T)[:, None]
+    V *= signs[:, None]
     return U, Sigma, V
+
+
+def _completed(columns: Tensor) -> Tensor:
+    """The orthonormal m×k columns and m - k more, of canonical signs, that make them a unitary matrix."""
+    packed, tau = torch.geqrf(columns)
+    missing = torch.linalg.householder_product(leading(packed, len(packed)), tau)[:, len(tau) :]
+    return torch.cat([columns, missing * torch.from_numpy(column_signs(missing.numpy()))], dim=1)
 
 
 def _range_basis(matrix: Array, size: int) -> Array:
