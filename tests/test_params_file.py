@@ -35,6 +35,14 @@ def test_a_file_that_is_no_yaml_is_refused_by_name(text: str, tmp_path: Path) ->
     assert f"{tmp_path / 'params.yaml'}: not valid YAML" in refusal_of_text(text, tmp_path)
 
 
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    text = DIGITS_TEXT.replace("  flip: ", "  threads: 1\n  flip: ")
+    first, second = (number for number, line in enumerate(text.splitlines(), 1) if "  threads: " in line)
+    assert refusal_of_text(text, tmp_path) == (
+        f"{tmp_path / 'params.yaml'}: not valid YAML: key threads stands twice, in lines {first} and {second}"
+    )
+
+
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     with pytest.raises(UserError, match=f"^{re.escape(str(path))}: no such file"):

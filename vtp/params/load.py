@@ -16,7 +16,15 @@ NUMBER = Rule("a number", lambda value: True)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers: PyYAML alone reads 1e-4 as text."""
+    """YAML 1.2: PyYAML alone reads 1e-4 as text, and of a key that stands twice it takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for name, line in ((str(key.value), key.start_mark.line + 1) for key, _ in node.value):
+            if name in lines:
+                raise yaml.YAMLError(f"key {name} stands twice, in lines {lines[name]} and {line}")
+            lines[name] = line
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
