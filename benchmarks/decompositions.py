@@ -48,6 +48,9 @@ PLAIN: dict[str, dict[str, Callable[[Array], object]]] = {
 }
 """The plain routines, which neither fix signs, find ranks nor check for NaN as ours do."""
 
+LAZY = {"svd_full": ("U", "V"), "qr_full": ("Q", "R")}
+"""Square factors, which the plain routines form too and ours when they are asked for."""
+
 
 def machine() -> str:
     """The processor, how many of its cores this process may use, and the versions that matter."""
@@ -61,9 +64,12 @@ def machine() -> str:
 
 
 def factorise(matrix: Tensor, method: str) -> None:
-    """Decompose and form the factors of a truncation, or be refused."""
+    """Decompose and form all factors, those of a truncation too, or be refused."""
     with suppress(NotDecomposable):
-        _ = decompose(matrix, method).factors
+        record = decompose(matrix, method)
+        _ = record.factors
+        for lazy in LAZY.get(method, ()):
+            getattr(record, lazy)
 
 
 def best_seconds(routines: list[Callable[[], object]]) -> list[float]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
@@ -15,6 +16,7 @@ PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
 DATASET = Path("out/dataset.safetensors")
 METRICS = Path("metrics.json")
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def model_path(stage: str) -> Path:
@@ -42,25 +44,40 @@ def run_stage(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        _put_back_outputs()
-        sys.exit(f"error: {error}")
+        _end(str(error))
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has no error of its own for this on the CPU.
+        if not (isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)):
+            raise
+        _end("there is not enough memory; try a smaller training.batch_size or a smaller model")
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)
 
 
+def _end(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    _put_back_outputs()
+    sys.exit(1)
+
+
 def _put_back_outputs() -> None:
     """Check out what the stage had written before: DVC deletes a stage's outputs before it starts it."""
-    if stage := os.environ.get("DVC_STAGE"):
+    # DVC started in another folder names the stage with the path of dvc.yaml before it.
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    if stage:
         subprocess.run(["dvc", "checkout", "--quiet", stage], capture_output=True, check=False)
         _put_back_uncached(stage)
 
 
 def _put_back_uncached(stage: str) -> None:
     """Copy what `dvc checkout` leaves to git, metrics.json: the cache has it for DVC's record of runs."""
+    try:
+        outs = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"][stage]["outs"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return  # no lock that can be read has the stage: it has not run yet
     found = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False)
-    locked = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"].get(stage, {"outs": []})
-    for out in locked["outs"]:
+    for out in outs:
         path, md5 = Path(out["path"]), out["md5"]
         cached = Path(found.stdout.strip(), "files", "md5", md5[:2], md5[2:])
         if not path.exists() and cached.is_file():

@@ -1,9 +1,10 @@
 """baseline: train the dense model from its initialisation."""
 
-from stages import PARAMS, run_stage
+from stages import DATASET, PARAMS, run_stage
 from stages.training import load_data, run_training, set_up
 from vtp.architecture import spec_of
 from vtp.data.batches import normalisation
+from vtp.errors import UserError
 from vtp.models import initialised
 from vtp.params import load_params
 from vtp.train import Recipe
@@ -14,6 +15,11 @@ def main() -> None:
     params = load_params(PARAMS)
     device = set_up(params)
     dataset = load_data(device)
+    if params.data.image_size != dataset.train.images.shape[-1]:
+        raise UserError(
+            f"params.yaml: data.image_size is {params.data.image_size}, but the images of {DATASET} have "
+            f"{dataset.train.images.shape[-1]} pixels; run fetch again (dvc repro)"
+        )
     spec = spec_of(
         params.model,
         channels=dataset.channels,

@@ -6,6 +6,7 @@ a commit or the workspace with today's parameters and code, is not run again.
 """
 
 import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,23 +21,29 @@ from vtp.params import Params, flatten, load_params
 from vtp.report import count, markdown_table, percent
 from vtp.tracking import Experiment, publish
 
+CODE = ("stages", "vtp")
 HEADER = ("method", "keep", "parameters", "MACs", "dense", "pruned", "factorised", "fine-tuned")
 
 
 def main() -> None:
     """Run what is missing, publish everything, print the table."""
     params, root = load_params(PARAMS), repository_root()
-    experiments, _ = collect(root)
+    experiments, left_out = collect(root)
     present = comparable(experiments, params, root)
     missing = [method for method in params.methods if method not in present]
     if missing:
         _check_git(root)
         for method in missing:
             _run(method, root)
-        experiments, _ = collect(root)
+        experiments, left_out = collect(root)
     publish(experiments, root)
+    present = comparable(experiments, params, root)
+    for method in params.methods:
+        if method not in present:
+            reasons = "".join(f"; {name} was left out: {reason}" for name, reason in left_out.items())
+            raise UserError(f"compare: method {method} has run, but its experiment cannot be found{reasons}")
     print("Test accuracy (%) after each step, one experiment a method.\n")
-    print(table(comparable(experiments, params, root), params), end="")
+    print(table(present, params), end="")
 
 
 def comparable(experiments: Sequence[Experiment], params: Params, root: Path) -> dict[str, Experiment]:
@@ -68,11 +75,20 @@ def table(experiments: dict[str, Experiment], params: Params) -> str:
 
 
 def _same_code(experiment: Experiment, root: Path) -> bool:
-    """Say whether every Python file that dvc.lock names is in `root` what it was when the experiment ran."""
+    """Say whether all code that dvc.lock names is in `root` what it was when the experiment ran."""
     stages = yaml.safe_load(experiment.artifacts[LOCK.name])["stages"]
     ran = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage["deps"]}
-    code = {root / path: md5 for path, md5 in ran.items() if path.endswith(".py")}
-    return all(path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == code[path] for path in code)
+    code = {path: md5 for path, md5 in ran.items() if Path(path).parts[0] in CODE}
+    return all(_digest(root / path) == md5 for path, md5 in code.items())
+
+
+def _digest(path: Path) -> str | None:
+    """The MD5 that dvc.lock gives a file or a folder of Python files; None if there is none."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    files = sorted(path.rglob("*.py"), key=lambda file: file.relative_to(path).parts)
+    listed = [{"md5": _digest(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+    return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir" if files else None
 
 
 def _check_git(root: Path) -> None:

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from stages import PARAMS, model_path, report_path, repository_root, run_stage
-from stages.training import load_data, set_up
+from stages.training import load_data, load_model, set_up
 from vtp.calibration import calibration_images
-from vtp.checkpoint import load, save
+from vtp.checkpoint import save
 from vtp.errors import UserError
 from vtp.files import write_json
 from vtp.lowrank import LayerReport, factorise, moments, with_gradients
@@ -25,9 +25,9 @@ def main() -> None:
         )
     device = set_up(params)
     dataset = load_data(device)
-    pruned = load(model_path("prune"))
+    pruned = load_model("prune", dataset, device)
     images = calibration_images(dataset.train.images, params.decompose.calibration_images, params.seed)
-    flows = moments(pruned.to(device), images)
+    flows = moments(pruned, images)
     if params.decompose.metric == "loss":
         flows = with_gradients(flows, pruned, images, params.seed)
     factorised, layers = factorise(pruned.cpu(), method, params.decompose, flows)

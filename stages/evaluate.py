@@ -1,8 +1,7 @@
 """evaluate: the one stage that looks at the test split."""
 
-from stages import METRICS, PARAMS, model_path, report_path, run_stage
-from stages.training import load_data, set_up
-from vtp.checkpoint import load
+from stages import METRICS, PARAMS, report_path, run_stage
+from stages.training import load_data, load_model, set_up
 from vtp.files import write_json
 from vtp.measure import accuracy, accuracy_by_class, macs, parameters
 from vtp.params import load_params
@@ -19,7 +18,7 @@ def main() -> None:
         "factorised": f"decompose/{params.decomp}",
         "finetuned": "finetune",
     }
-    models = {step: load(model_path(stage)).to(device) for step, stage in steps.items()}
+    models = {step: load_model(stage, dataset, device) for step, stage in steps.items()}
     final, dense = models["finetuned"], models["dense"]
     metrics = {
         "accuracy": accuracy(final, dataset.test),

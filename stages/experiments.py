@@ -24,14 +24,16 @@ WORKSPACE = "workspace"  # what DVC calls the revision that is no commit
 
 
 def collect(root: Path) -> tuple[list[Experiment], dict[str, str]]:
-    """Return what was run to its end, each result once, and name -> why for the experiments left out.
+    """Return what was run to its end, and name -> why for the experiments left out.
+
+    Of equal results of equal code there is one; equal results of code that differs are all there.
 
     The experiments of `dvc exp run` on any commit come first, the oldest first; then the commits that they are
     based on and HEAD, and the workspace, wherever one of these holds a finished pipeline itself.
 
     Raises UserError if `root` is no DVC repository under git.
     """
-    found: dict[str, Experiment] = {}
+    found: dict[tuple[str, bytes], Experiment] = {}
     left_out = {}
     try:
         with Repo(str(root)) as repo:
@@ -43,7 +45,7 @@ def collect(root: Path) -> tuple[list[Experiment], dict[str, str]]:
             ):
                 try:
                     experiment = _read(repo, revision, names.get(revision) or _name(repo, revision))
-                    found.setdefault(experiment.key, experiment)
+                    found.setdefault((experiment.key, experiment.artifacts[LOCK.name]), experiment)
                 except UserError as error:
                     if revision in names:  # any other revision need not hold a finished pipeline
                         left_out[names[revision]] = str(error)
@@ -115,8 +117,10 @@ def _check_finished(stages: Mapping[str, Any], params: Params, content: Mapping[
     written = {out["path"]: out["md5"] for name in needed for out in stages[name]["outs"]}
     wanted = _flat(flatten(params))
     for name in needed:
-        for key, value in _flat(stages[name].get("params", {}).get(str(PARAMS), {})).items():
-            if wanted.get(key) != value:
+        read = stages[name].get("params", {}).get(str(PARAMS), {})
+        ran, now = _flat(read), {key: wanted[key] for key in wanted if _is_below(key, read)}
+        for key in {**ran, **now}:
+            if key not in ran or key not in now or ran[key] != now[key]:
                 raise UserError(f"its stage {name} has run with another {key}")
         for dependency in stages[name].get("deps", []):
             if dependency["md5"] != written.get(dependency["path"], dependency["md5"]):
@@ -124,6 +128,10 @@ def _check_finished(stages: Mapping[str, Any], params: Params, content: Mapping[
     for path, data in content.items():
         if hashlib.md5(data).hexdigest() != written.get(str(path), hashlib.md5(data).hexdigest()):
             raise UserError(f"{path} is not what its stage wrote")
+
+
+def _is_below(key: str, sections: Iterable[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """finetune: train the factorised model that `decomp` names, without L1, the dense model its teacher."""
 
-from stages import PARAMS, model_path, run_stage
-from stages.training import load_data, run_training, set_up
-from vtp.checkpoint import load
+from stages import PARAMS, run_stage
+from stages.training import load_data, load_model, run_training, set_up
 from vtp.params import Params, load_params
 from vtp.train import Recipe
 
@@ -12,8 +11,8 @@ def main() -> None:
     params = load_params(PARAMS)
     device = set_up(params)
     dataset = load_data(device)
-    model = load(model_path(f"decompose/{params.decomp}")).to(device)
-    teacher = load(model_path("baseline")).to(device) if params.finetune.distillation > 0 else None
+    model = load_model(f"decompose/{params.decomp}", dataset, device)
+    teacher = load_model("baseline", dataset, device) if params.finetune.distillation > 0 else None
     run_training(model, dataset, recipe_of(params), teacher)
 
 

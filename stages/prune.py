@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from stages import PARAMS, model_path, report_path, run_stage
-from stages.training import load_data, set_up
+from stages.training import load_data, load_model, set_up
 from vtp.calibration import calibration_images
-from vtp.checkpoint import load, save
+from vtp.checkpoint import save
 from vtp.files import write_json
 from vtp.measure import accuracy, macs, parameters
 from vtp.params import load_params
@@ -23,7 +23,7 @@ def main() -> None:
     params = load_params(PARAMS)
     device = set_up(params)
     dataset = load_data(device)
-    dense, scored = load(model_path("baseline")).to(device), load(model_path("sparsify")).to(device)
+    dense, scored = (load_model(stage, dataset, device) for stage in ("baseline", "sparsify"))
     cut = choose_cut(scores(scored), params.prune, scored.head_dims())
     pruned = slim(scored, cut.keep)
     if params.prune.correction == "least_squares":

@@ -11,7 +11,8 @@ def publish_all(root: Path) -> list[Experiment]:
     """Publish what the ledger lacks, say how many and what was left out; return all experiments."""
     experiments, left_out = collect(root)
     added = publish(experiments, root)
-    print(f"{added} of {len(experiments)} experiments were new to the ledger at {tracking_uri(root)}")
+    count = len({experiment.key for experiment in experiments})
+    print(f"{added} of {count} experiments were new to the ledger at {tracking_uri(root)}")
     for name, reason in left_out.items():
         print(f"left out {name}: {reason}")
     return experiments

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from stages import PARAMS, model_path, run_stage
-from stages.training import load_data, run_training, set_up
-from vtp.checkpoint import load
+from stages import PARAMS, run_stage
+from stages.training import load_data, load_model, run_training, set_up
 from vtp.params import load_params
 from vtp.scores import L1, with_scores
 from vtp.train import Recipe
@@ -15,7 +14,7 @@ def main() -> None:
     params = load_params(PARAMS)
     device = set_up(params)
     dataset = load_data(device)
-    model = with_scores(load(model_path("baseline")), params.sparsify.sites).to(device)
+    model = with_scores(load_model("baseline", dataset, device), params.sparsify.sites)
     recipe = Recipe(
         "sparsify", params.seed, params.sparsify.epochs, params.sparsify.learning_rate, params.training
     )

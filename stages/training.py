@@ -14,8 +14,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from stages import DATASET, history_path, model_path, repository_root
-from vtp.checkpoint import digest, save
+from vtp.checkpoint import digest, load, save
 from vtp.data.dataset import Dataset, load_dataset
+from vtp.errors import UserError
 from vtp.files import write_json
 from vtp.models import Model, spec_to_plain
 from vtp.params import Params
@@ -36,6 +37,23 @@ def set_up(params: Params) -> torch.device:
 def load_data(device: torch.device) -> Dataset:
     """Return the data set with its three splits on `device`."""
     return load_dataset(DATASET).to(device)
+
+
+def load_model(stage: str, dataset: Dataset, device: torch.device) -> Model:
+    """Return the model that `stage` wrote, on `device`; raise UserError if it was made for other data."""
+    model = load(model_path(stage)).to(device)
+    made_for = (model.spec.channels, model.spec.image_size, model.spec.image_size, model.spec.classes)
+    found = (*dataset.train.images.shape[1:], len(dataset.class_names))
+    if made_for != found:
+        raise UserError(
+            f"{model_path(stage)}: made for images of {_text(made_for)}, but {DATASET} has {_text(found)}; "
+            "run the stages before this one again (dvc repro)"
+        )
+    return model
+
+
+def _text(data: tuple[int, ...]) -> str:
+    return f"{data[0]}×{data[1]}×{data[2]} and {data[3]} classes"
 
 
 def run_training(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model | None = None) -> None:

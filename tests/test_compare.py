@@ -2,7 +2,7 @@
 
 import hashlib
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def finished() -> tuple[dict[str, Any], Params, dict[Path, bytes]]:
     for stage, path in HISTORIES.items():
         content[path] = f"history of {stage}".encode()
         stages[stage]["outs"].append({"path": str(path), "md5": md5(content[path])})
-    stages["prune"]["params"] = {"params.yaml": {"prune": {"rate": 0.3}}}
+    stages["prune"]["params"] = {"params.yaml": {"prune": asdict(params.prune)}}
     stages["sparsify"]["params"] = {"params.yaml": {"data.image_size": 8, "methods": ["svd"]}}
     stages["sparsify"]["deps"] = [{"path": "out/fetch", "md5": "fetch"}, {"path": "code.py", "md5": "any"}]
     return stages, params, content
@@ -96,6 +96,8 @@ def test_what_is_not_finished_is_named() -> None:
         _check_finished({name: stages[name] for name in stages if name != "report"}, params, content)
     with pytest.raises(UserError, match=r"^its stage prune has run with another prune.rate$"):
         _check_finished(stages, replace(params, prune=replace(params.prune, rate=0.25)), content)
+    with pytest.raises(UserError, match=r"^its stage prune has run with another prune.rates.mlp.hidden$"):
+        _check_finished(stages, replace(params, prune=replace(params.prune, rates={"mlp.hidden": 0.9})), content)
     history = HISTORIES["finetune"]
     with pytest.raises(UserError, match=r"^out/finetune/history.json is not what its stage wrote$"):
         _check_finished(stages, params, content | {history: b"other"})

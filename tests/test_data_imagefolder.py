@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.imagefolders import COUNTS, PARAMS, fetched, packed, pixels, saved, write_images
 from vtp.data.imagefolder import fetch_imagefolder
+from vtp.errors import UserError
 
 
 @pytest.fixture
@@ -103,6 +104,21 @@ def test_any_format_whatever_its_name(images: Path, suffix: str) -> None:
         (images / f"test/cat/0.{suffix}").replace(images / "test/cat/0.png")
     red, green, blue = fetched(images).test.images[0].float().mean((1, 2)).tolist()
     assert (red, green, blue) == pytest.approx((200, 50, 0), abs=4)
+
+
+def test_sixteen_bits_of_a_pgm_are_not_clipped(images: Path) -> None:
+    levels = np.arange(36).reshape(6, 6) * 1872  # up to 65,520
+    (images / "train/cat/0.png").write_bytes(b"P5 6 6 65535\n" + levels.astype(">u2").tobytes())
+    dataset = fetched(images)
+    found = [*dataset.train.images.numpy(), *dataset.validation.images.numpy()]
+    assert any(np.array_equal(image[0], levels >> 8) for image in found)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_thirty_two_bits_are_refused_by_name(images: Path, mode: str) -> None:
+    Image.new(mode, (6, 6)).save(images / "train/cat/0.tif")
+    with pytest.raises(UserError, match=r"train/cat/0.tif has 32 bits a pixel, .*; allowed are 8 and 16"):
+        fetched(images)
 
 
 def test_palette_with_transparency(images: Path) -> None:

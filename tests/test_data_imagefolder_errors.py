@@ -174,6 +174,34 @@ def test_altered_name_within_a_zip(images: Path) -> None:
         fetched(path)
 
 
+def test_entries_that_vanish_from_a_zip_are_missed(images: Path) -> None:
+    """The length of one entry's comment grows over the next entry, which zipfile then skips."""
+    path = packed(images, "a.zip")
+    content = bytearray(path.read_bytes())
+    first = content.index(b"PK\x01\x02")
+    second = content.index(b"PK\x01\x02", first + 1)
+    third = content.index(b"PK\x01\x02", second + 1)
+    content[first + 32] = third - second
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a.zip: truncated, altered or of another kind"):
+        fetched(path)
+
+
+def test_name_that_is_no_text_within_a_zip(images: Path) -> None:
+    (images / "train/cat").rename(images / "train/ç")
+    (images / "test/cat").rename(images / "test/ç")
+    path = packed(images, "a.zip")
+    path.write_bytes(path.read_bytes().replace("ç".encode(), b"\xff\xff"))
+    with pytest.raises(UserError, match=r"a.zip: truncated, altered or of another kind"):
+        fetched(path)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x.zip", "x" * 300, "a\0b"])
+def test_path_that_cannot_be_one(path: str) -> None:
+    with pytest.raises(UserError, match=r"^params.yaml: data.path is '.*', which cannot be read \(.+\)$"):
+        fetch_imagefolder(replace(PARAMS, path=path), 0, Path("/"))
+
+
 def test_altered_header_within_a_tar(images: Path) -> None:
     path = packed(images, "a.tar")
     with tarfile.open(path) as archive:

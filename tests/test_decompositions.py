@@ -176,6 +176,26 @@ def test_the_numerical_rank_is_found(method: str, m: int, n: int, seed: int, dat
 
 
 @pytest.mark.parametrize("method", DISTINCT_METHODS)
+@pytest.mark.parametrize("scale", [2.0**-900, 2.0**900])
+@settings(max_examples=20)
+@given(matrix=matrices(), data=st.data())
+def test_a_matrix_of_any_size_is_treated_like_one_near_1(
+    method: str, scale: float, matrix: Tensor, data: st.DataObject
+) -> None:
+    matrix = matrix.double() / (float(matrix.abs().max()) or 1.0)
+    record, scaled = try_decompose(matrix, method), try_decompose(matrix * scale, method)
+    assert (record is None) == (scaled is None)
+    if record is None or scaled is None:
+        return
+    assert scaled.rank == record.rank
+    assert float((scaled.reconstruct() / scale - matrix).norm()) <= EXACTNESS * float(matrix.norm())
+    rank = data.draw(st.integers(1, min(matrix.shape)))
+    left, right = scaled.truncate(rank)
+    error = float((matrix - left @ right / scale).norm())
+    assert error <= scaled.bound(rank) / scale * (1 + 1e-9) + EXACTNESS * float(matrix.norm())
+
+
+@pytest.mark.parametrize("method", DISTINCT_METHODS)
 @settings(max_examples=20)
 @given(matrix=matrices(), data=st.data())
 def test_balance_keeps_the_product_and_levels_both_sides(method: str, matrix: Tensor, data: st.DataObject) -> None:

@@ -1,5 +1,7 @@
 """Metrics: each is least in what it minimises, and activation and loss keep the mean."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -51,6 +53,30 @@ def test_at_the_same_ranks_activation_is_never_worse_on_the_outputs_nor_weight_o
         assert plain.weight_error <= fitted.weight_error * (1 + 1e-9)
         better += fitted.output_error < 0.99 * plain.output_error
     assert better > 0
+
+
+def test_layers_that_move_no_loss_are_still_cut_as_well_as_can_be() -> None:
+    model = small("vit")
+    flows = {
+        name: replace(flow, gradients=torch.zeros_like(flow.gradients))  # type: ignore[arg-type]
+        for name, flow in flows_of(model, random_images(model.spec, 40)).items()
+    }
+    by_loss, by_activation = (
+        factorise(model, "svd", settings_of(metric=metric, allocation="uniform", keep=0.6), flows)[1]
+        for metric in ("loss", "activation")
+    )
+    for silent, fitted in zip(by_loss, by_activation, strict=True):
+        assert silent.output_error == pytest.approx(fitted.output_error, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["svd", "qr_pivoted", "cod", "cholesky", "lu"])
+def test_no_ratio_to_an_optimum_that_is_but_rounding(method: str) -> None:
+    model = small("vit")
+    flows = flows_of(model, random_images(model.spec, 1))
+    _, reports = factorise(model, method, settings_of(metric="activation", allocation="uniform", keep=0.8), flows)
+    ratios = [report.optimum_ratio for report in reports if report.rank is not None]
+    assert None in ratios
+    assert all(ratio is None or ratio >= 1 - 1e-6 for ratio in ratios)
 
 
 def added_loss(moments: Moments, error: Tensor) -> float:

@@ -195,7 +195,7 @@ def test_section_model_of_a_resnet() -> None:
         ("  name: vgg\n", "block.inner", "model.name is 'vgg', but must be one of vit, resnet18"),
         ("  width: 16\n", "block.inner", "key model.name is missing"),
         ("  name: resnet18\n", "block.inner", "key model.width is missing"),
-        ("  name: resnet18\n  width: 0\n", "block.inner", "model.width is 0, but must be a number of at least 1"),
+        ("  name: resnet18\n  width: 0\n", "block.inner", "model.width is 0, but must be a number from 1 to 4096"),
         ("  name: resnet18\n  width: 8\n  depth: 2\n", "block.inner", "unknown key model.depth"),
         ("  name: resnet18\n  width: 8\n", "mlp.hidden", "but model resnet18 has only block.inner"),
         ("  name: resnet18\n  width: 8\n", "nothing", "but must be a list, without repeats, of attention.inner"),

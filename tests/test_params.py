@@ -200,6 +200,12 @@ def test_the_patch_divides_the_image(size: int, patch: int) -> None:
         assert f"must divide data.image_size, which is {size}" in message
 
 
+def test_resnet_trains_on_batches_of_two_or_more() -> None:
+    assert complaint(RESNET | {"training": RESNET["training"] | {"batch_size": 1}}) == (
+        "params.yaml: training.batch_size is 1, but must be at least 2 for the norms of resnet18"
+    )
+
+
 def test_a_model_has_its_own_keys_and_sites() -> None:
     assert parse(RESNET).model == type(parse(RESNET).model)("resnet18", 16)
     message = complaint(VIT | {"sparsify": RESNET["sparsify"]})

@@ -29,10 +29,40 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["seed: [1\n", "a: b: c\n", "\tseed: 1\n", "seed: 2024-13-41\n", "seed: \0\n", "[a]: 1\n", "a: *b\n"]
+    "text",
+    [
+        "seed: [1\n",
+        "a: b: c\n",
+        "\tseed: 1\n",
+        "seed: 2024-13-41\n",
+        "seed: \0\n",
+        "[a]: 1\n",
+        "a: *b\n",
+        "[" * 3000,
+    ],
 )
 def test_a_file_that_is_no_yaml_is_refused_by_name(text: str, tmp_path: Path) -> None:
     assert f"{tmp_path / 'params.yaml'}: not valid YAML" in refusal_of_text(text, tmp_path)
+
+
+@pytest.mark.parametrize("written", ["yes", "no", "on", "off", "Y"])
+def test_what_only_yaml_1_1_calls_a_truth_value_is_refused(written: str) -> None:
+    text = DIGITS_TEXT.replace("  flip: false", f"  flip: {written}")
+    with pytest.raises(UserError, match=f"training.flip is '{written}', but must be true or false"):
+        params_from_text(text, PATH)
+
+
+@pytest.mark.parametrize(("written", "seed"), [("010", 10), ("+7", 7), ("0", 0)])
+def test_whole_numbers_are_decimal_whatever_they_begin_with(written: str, seed: int) -> None:
+    text = re.sub(r"^seed: \d+", f"seed: {written}", DIGITS_TEXT, flags=re.MULTILINE)
+    assert params_from_text(text, PATH).seed == seed
+
+
+@pytest.mark.parametrize("written", ["1:30", "0x10", "0o17", "1_000"])
+def test_other_ways_to_write_a_number_are_refused(written: str) -> None:
+    text = re.sub(r"^seed: \d+", f"seed: {written}", DIGITS_TEXT, flags=re.MULTILINE)
+    with pytest.raises(UserError, match=f"seed is '{written}', but must be"):
+        params_from_text(text, PATH)
 
 
 def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:

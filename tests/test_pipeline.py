@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.compare import comparable
+from stages.experiments import collect
 from tests.conftest import ROOT, run, stages_run
+from vtp.params import load_params
 
 METHODS = yaml.safe_load((ROOT / "configs" / "digits.yaml").read_text())["methods"]
 ALL_STAGES = [
@@ -49,6 +52,17 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
     lock = (project / "dvc.lock").read_bytes()
     assert stages_run(run(project, "dvc", "repro").stdout) == []
     assert (project / "dvc.lock").read_bytes() == lock
+
+
+@pytest.mark.parametrize("changed", ["vtp/decompositions/svd.py", "vtp/prune/vit.py", "stages/finetune.py"])
+def test_results_of_other_code_are_not_compared(project: Path, changed: str) -> None:
+    experiments, _ = collect(project)
+    params = load_params(project / "params.yaml")
+    assert "svd" in comparable(experiments, params, project)
+    code = (project / changed).read_bytes()
+    (project / changed).write_bytes(code + b"# changed\n")
+    assert comparable(experiments, params, project) == {}
+    (project / changed).write_bytes(code)
 
 
 def test_an_experiment_with_another_method_reruns_what_follows_it_alone(project: Path) -> None:

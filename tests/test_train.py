@@ -98,6 +98,23 @@ class Teacher(torch.nn.Module):
         return self.last.expand(len(images), 2)
 
 
+@pytest.mark.parametrize("damage", ["empty", "short", "bit"])
+def test_a_damaged_state_is_left_aside_with_a_word(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, history = run(tiny(), RECIPE, tmp_path / "undisturbed")
+    state = tmp_path / "interrupted"
+    with pytest.raises(Interrupted):
+        run(tiny(), RECIPE, state, report=interrupted_after(1))
+    content = bytearray(state.read_bytes())
+    content[-100] ^= 1
+    state.write_bytes({"empty": b"", "short": content[:1000], "bit": content}[damage])
+    found, found_history = run(tiny(), RECIPE, state)
+    assert capsys.readouterr().err == f"{state}: truncated or altered; the training starts again\n"
+    assert same(expected, found)
+    assert history == found_history
+
+
 def test_a_run_interrupted_within_an_epoch_does_that_epoch_again(tmp_path: Path) -> None:
     recipe = replace(RECIPE, distillation=0.5)
     expected, history = run(tiny(), recipe, tmp_path / "a", teacher=Teacher(99, Interrupted()))

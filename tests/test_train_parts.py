@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from tests.models import random_model, small_spec
 from tests.training import RECIPE, SHARED, TRAINING, VALIDATION, quiet, scored, tiny
+from vtp.data.batches import batch_count, batches
+from vtp.data.dataset import Split
 from vtp.errors import UserError
 from vtp.measure import accuracy
 from vtp.resume import Progress
@@ -78,6 +80,15 @@ def test_the_best_epoch_is_kept_the_later_of_equals(accuracies: list[float], kee
     assert progress.best["class_token"].unique().tolist() == [last]
     assert progress.best_accuracy == accuracies[last]
     assert progress.epochs_done == len(accuracies)
+
+
+@given(images=st.integers(1, 60), batch_size=st.integers(1, 20))
+def test_an_epoch_has_every_image_once_in_the_batches_counted(images: int, batch_size: int) -> None:
+    split = Split(torch.zeros(images, 1, 2, 2, dtype=torch.uint8), torch.arange(images))
+    labels = [labels for _, labels in batches(split, batch_size, 0, 0, 0, False)]
+    assert len(labels) == batch_count(images, batch_size)
+    assert sorted(torch.cat(labels).tolist()) == list(range(images))
+    assert min(images, batch_size, 2) <= min(map(len, labels)) <= max(map(len, labels)) <= batch_size + 1
 
 
 @pytest.mark.parametrize("keep_best", [True, False])

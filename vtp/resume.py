@@ -1,14 +1,16 @@
 """The state of an unfinished training run, in one file that is written whole after each epoch."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vtp.checkpoint import digest
 from vtp.files import replacing
 from vtp.models import Model
 
@@ -54,16 +56,30 @@ def save_progress(path: Path, progress: Progress, model: Model, optimizer: torch
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"{moment}.{name}": optimizer.state[parameter][moment] for moment in MOMENTS}
-    metadata = {"progress": json.dumps([progress.history, progress.best_accuracy])}
+    reached = [progress.history, progress.best_accuracy]
+    # One key: the order of several differs from run to run.
+    metadata = {"progress": json.dumps([*reached, digest(tensors, reached)])}
     with replacing(path) as temporary:
         safetensors.torch.save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, metadata)
 
 
-def load_progress(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put the weights and moments in `path` into `model` and `optimizer`; return the progress."""
-    with safe_open(path, framework="pt", device=str(model.mean.device)) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        history, best_accuracy = json.loads(file.metadata()["progress"])
+def load_progress(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Put the weights and moments in `path` into `model` and `optimizer`; return the progress.
+
+    None, and nothing done, if the file is not there, or, with a word on stderr, if it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt", device=str(model.mean.device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            history, best_accuracy, sha256 = json.loads(file.metadata()["progress"])
+            intact = sha256 == digest(tensors, [history, best_accuracy])
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        print(f"{path}: truncated or altered; the training starts again", file=sys.stderr)
+        return None
     model.load_state_dict(_part(tensors, "model"))
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}

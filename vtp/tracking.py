@@ -117,7 +117,7 @@ def compare_link(experiments: Sequence[Experiment], root: Path, address: str) ->
     with _client(root) as client:
         experiment_id = _experiment_id(client, root)
         finished = _runs(client, experiment_id).finished
-    runs = quote(json.dumps([finished[experiment.key] for experiment in experiments]))
+    runs = quote(json.dumps(list(dict.fromkeys(finished[experiment.key] for experiment in experiments))))
     return f"{address}/#/compare-runs?runs={runs}&experiments={quote(json.dumps([experiment_id]))}"
 
 
@@ -142,10 +142,11 @@ def _client(root: Path) -> Iterator[Any]:
     uri = tracking_uri(root)
     try:
         yield MlflowClient(uri)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # ImportError: a database's driver
         if isinstance(error.__context__, RequestException):
             raise UserError(f"no MLflow server answers at {uri}, which MLFLOW_TRACKING_URI names") from error
-        raise UserError(f"the MLflow ledger at {uri} cannot be used: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"the MLflow ledger at {uri} cannot be used: {reason}") from error
 
 
 def _experiment_id(client: Any, root: Path) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtp.data.batches import batches
+from vtp.data.batches import batch_count, batches
 from vtp.data.dataset import Split
 from vtp.errors import UserError
 from vtp.measure import accuracy
@@ -76,7 +76,7 @@ def train(
     """
     model = from_state(model.spec, model.state_dict()).train()
     optimizer = make_optimizer(model, recipe)
-    progress = load_progress(resume, model, optimizer) if resume.is_file() else Progress.start(model)
+    progress = load_progress(resume, model, optimizer) or Progress.start(model)
     for epoch in range(progress.epochs_done, recipe.epochs):
         loss = train_epoch(model, training, optimizer, recipe, epoch, teacher)
         record = {
@@ -102,7 +102,7 @@ def train_epoch(
     """Train `model` for one epoch (counted from 0) and return the mean loss of its steps."""
     shared = recipe.shared
     torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout
-    steps = math.ceil(len(training) / shared.batch_size)
+    steps = batch_count(len(training), shared.batch_size)
     site_scores = list(scores(model).values()) if recipe.l1 else []
     losses = []
     for step, (images, labels) in enumerate(

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from vtp.errors import UserError
 
+ZIP_END = 22 + 2**16  # bytes in which the last record of a .zip must lie, its comment included
 KINDS = ".zip, .tar, .tar.gz, .tar.xz"
 
 
@@ -39,7 +40,7 @@ class _Directory:
 
     def names(self) -> list[str]:
         names = []
-        for parent, folders, files in os.walk(self.path, followlinks=True):
+        for parent, folders, files in os.walk(self.path, followlinks=True, onerror=_unreadable):
             below = Path(parent).relative_to(self.path)
             names += [f"{(below / folder).as_posix()}/" for folder in folders]
             names += [(below / file).as_posix() for file in files]
@@ -50,7 +51,11 @@ class _Directory:
             try:
                 yield name, (self.path / name).read_bytes()
             except OSError as error:
-                raise UserError(f"{self.path / name}: cannot be read ({error.strerror})") from error
+                _unreadable(error)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class _Zip:
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
             for member in archive.infolist():
                 archive.open(member).close()  # compares the two copies of the name, which no checksum covers
+            _check_count(self.path, len(archive.infolist()))
             return archive.namelist()
 
     def contents(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -93,6 +99,19 @@ class _Tar:
         return file.read()
 
 
+def _check_count(path: Path, found: int) -> None:
+    """Raise unless the record at the end of a .zip counts as many entries as were found.
+
+    zipfile takes entries that a damaged length has swallowed for part of the one before.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - ZIP_END))
+        end = file.read()
+    count = int.from_bytes(end[end.rfind(b"PK\5\6") + 10 :][:2], "little")
+    if count not in (found % 2**16, 2**16 - 1):  # the last: it says that another record has the number
+        raise zipfile.BadZipFile("entries are missing")
+
+
 def _check_end(archive: tarfile.TarFile) -> None:
     """Raise unless the archive ends in a block of zeros, and read on, for the checksum of the compression.
 
@@ -111,11 +130,10 @@ def _reading(path: Path) -> Iterator[None]:
     damaged = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
     try:
         yield
-    except (
-        *damaged,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:  # the last two: encrypted or rare kinds of zip
+    except PermissionError as error:
+        _unreadable(error)
+    # ValueError: names that are no text; the last two: encrypted or rare kinds of zip
+    except (*damaged, ValueError, RuntimeError, NotImplementedError) as error:
         raise UserError(
             f"{path}: truncated, altered or of another kind; allowed is a directory or one of {KINDS}"
         ) from error

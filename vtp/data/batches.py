@@ -47,18 +47,25 @@ def augment(images: torch.Tensor, generator: torch.Generator, crop_padding: int,
     return padded.flatten(2).gather(2, pixels).view_as(images)
 
 
+def batch_count(images: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch: a single image left over, too few for some norms, joins one."""
+    full, rest = divmod(images, batch_size)
+    return max(1, full + (rest > 1))
+
+
 def batches(
     split: Split, batch_size: int, seed: int, epoch: int, crop_padding: int, flip: bool
 ) -> Iterator[Batch]:
     """Yield every image once, shuffled and augmented, as (uint8 images, labels).
 
-    The last batch may be smaller. Order and augmentation depend on (seed, epoch) alone, not on the device.
+    There are `batch_count` of them, the last one smaller or larger by one image. Order and augmentation depend on
+    (seed, epoch) alone, not on the device.
     """
     mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(mixed[0]))
     order = list(torch.randperm(len(split), generator=generator).split(batch_size))
-    if batch_size > 1 and len(order) > 1 and len(order[-1]) == 1:
-        order[-2:] = [torch.cat(order[-2:])]
+    last = batch_count(len(split), batch_size) - 1
+    order[last:] = [torch.cat(order[last:])]
     for indices in order:
         chosen = indices.to(split.images.device)
         yield augment(split.images[chosen], generator, crop_padding, flip), split.labels[chosen]

@@ -13,9 +13,14 @@ from vtp.errors import UserError
 
 def local_path(path: str, root: Path) -> Path:
     """Return `data.path`, relative to the repository root; raise UserError if nothing is there."""
-    resolved = root / Path(path).expanduser()
-    if not resolved.exists():
-        raise UserError(f"params.yaml: data.path is {path!r}, but {resolved} does not exist")
+    try:
+        resolved = root / Path(path).expanduser()
+        resolved.stat()
+    except FileNotFoundError as error:
+        raise UserError(f"params.yaml: data.path is {path!r}, but {resolved} does not exist") from error
+    except (OSError, RuntimeError, ValueError) as error:  # the last two: no such user, a name with a null in it
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise UserError(f"params.yaml: data.path is {path!r}, which cannot be read ({reason})") from error
     return resolved
 
 
@@ -28,14 +33,17 @@ def check_sha256(path: Path, expected: str | None) -> None:
             f"params.yaml: data.sha256 is given, but {path} is a directory; it must be null for a directory"
         )
     found = file_digest(path, "sha256")
-    if found != expected:
+    if found != expected.lower():
         raise UserError(f"{path}: its sha256 is {found}, but data.sha256 in params.yaml is {expected}")
 
 
 def file_digest(path: Path, algorithm: str) -> str:
-    """Return the hexadecimal digest of a file; `algorithm` is one of hashlib's names."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    """Return the hexadecimal digest of a file; `algorithm` is one of hashlib's names. UserError if unreadable."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

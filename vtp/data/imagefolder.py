@@ -114,7 +114,9 @@ def _decoded(tree: FileTree, layout: Layout, size: int, path: Path) -> dict[str,
 def _pixels(content: bytes, size: int, where: str) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            rgb = _rgb(image)
+            rgb = _rgb(image, where)
+    except UserError:
+        raise
     except Exception as error:  # a decoder may raise anything at all when it is given a damaged file
         raise UserError(f"{where} is not an image that Pillow reads, or is truncated or altered") from error
     if rgb.size != (size, size):
@@ -122,9 +124,12 @@ def _pixels(content: bytes, size: int, where: str) -> npt.NDArray[np.uint8]:
     return np.asarray(rgb).transpose(2, 0, 1)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip every level above 255 to white
+def _rgb(image: Image.Image, where: str) -> Image.Image:
+    # Pillow would clip every level above 255 to white. It scales PGM of more than 8 bits to 16.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UserError(f"{where} has 32 bits a pixel, with no saying which is white; allowed are 8 and 16")
     if image.mode == "P":  # a palette with transparency has no direct way to RGB
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")

@@ -88,9 +88,10 @@ def _as_float64(matrix: Tensor) -> Array:
     if matrix.ndim != 2 or matrix.numel() == 0 or not matrix.is_floating_point():
         shape = "x".join(map(str, matrix.shape))
         raise ValueError(f"A non-empty 2-D floating tensor is needed, not {matrix.dtype} of shape ({shape}).")
-    if not torch.stack(matrix.aminmax()).isfinite().all():
+    exact = matrix.detach().to("cpu", torch.float64).resolve_neg()
+    if not torch.stack(exact.aminmax()).isfinite().all():
         raise ValueError("The matrix has entries that are NaN or infinite.")
-    array: Array = matrix.detach().to("cpu", torch.float64).numpy()
+    array: Array = exact.numpy()
     return array
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition
+from vtp.decompositions.base import Array, Decomposition, power_of_two
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,7 @@ class Cholesky(Decomposition):
     @classmethod
     def of(cls, matrix: Array) -> Self:
         transposed = matrix.shape[0] < matrix.shape[1]
-        # A power of two scales exactly and keeps the squares in the Gram matrix from over- and underflowing.
-        scale = np.exp2(np.frexp(np.abs(matrix).max())[1])
+        scale = power_of_two(matrix)  # for the squares in the Gram matrix
         Q, R, Pi, rank = _pivoted_cholesky((matrix.T if transposed else matrix) / scale)
         return cls(torch.from_numpy(Q), torch.from_numpy(R * scale), torch.from_numpy(Pi), rank, transposed)
 

@@ -17,6 +17,7 @@ from vtp.decompositions.base import (
     NotDecomposable,
     column_signs,
     numerical_rank,
+    power_of_two,
 )
 
 
@@ -50,8 +51,9 @@ class EVD(Decomposition):
         if rows != columns:
             raise NotDecomposable(f"A {rows}x{columns} matrix is not square, so it has no EVD.")
         symmetric = np.array_equal(matrix, matrix.T)
-        V, Lambda, V_inverse = _orthogonal_eigenbasis(matrix) if symmetric else _eigenbasis(matrix)
-        return cls(torch.from_numpy(V), torch.from_numpy(Lambda), torch.from_numpy(V_inverse))
+        scale = power_of_two(matrix)
+        V, Lambda, V_inverse = (_orthogonal_eigenbasis if symmetric else _eigenbasis)(matrix / scale)
+        return cls(*map(torch.from_numpy, (V, Lambda * scale, V_inverse)))
 
     @property
     def rank(self) -> int:
@@ -63,7 +65,7 @@ class EVD(Decomposition):
 
 
 def _orthogonal_eigenbasis(matrix: Array) -> tuple[Array, Array, Array]:
-    values, V = scipy.linalg.eigh(matrix, check_finite=False)
+    values, V = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
     order = np.argsort(-np.abs(values), kind="stable")
     V = V[:, order]
     V *= column_signs(V)
@@ -95,7 +97,7 @@ def _power_sums_are_complex(matrix: Array) -> bool:
 
     Real λᵢ make the Hankel matrix [pᵢ₊ⱼ] = Σ(1, λ, λ², λ³)ᵀ(1, λ, λ², λ³) positive semidefinite (Hermite). With
     ‖A‖_F = 1 rounding moves each pₖ = tr(Aᵏ) by a few n·eps at most and the Hankel matrix, of norm near n, by
-    n²·eps.
+    n²·eps; its own eigenvalues, four of them, add as much as a matrix of size 4 does.
     """
     size = len(matrix)
     scaled = matrix / np.linalg.norm(matrix)
@@ -103,7 +105,7 @@ def _power_sums_are_complex(matrix: Array) -> bool:
     powers = [np.eye(size), scaled, square, scaled @ square]
     sums = [np.sum(powers[k // 2] * powers[k - k // 2].T) for k in range(7)]
     smallest: float = np.linalg.eigvalsh([sums[k : k + 4] for k in range(4)])[0]
-    return bool(smallest < -(size**2) * EPS)
+    return bool(smallest < -(max(size, 4) ** 2) * EPS)
 
 
 def _refuse_complex(values: Array, matrix: Array) -> None:

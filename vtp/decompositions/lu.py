@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dgetrf
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition, numerical_rank
+from vtp.decompositions.base import Array, Decomposition, numerical_rank, power_of_two
+
+NEGLIGIBLE = 2.0**-500
+"""Of the largest entry; products of two entries above it are no subnormal numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +22,8 @@ class LU(Decomposition):
 
     L is unit lower triangular with entries of magnitude at most 1. Truncation keeps the leading columns of
     Pᵀ L and rows of U: Gaussian elimination stopped after `rank` steps. It reproduces the pivot rows and the
-    leading columns exactly, and its error is the norm of the Schur complement left over.
+    leading columns exactly, and its error is the norm of the Schur complement left over. The product is exact to
+    rounding in the largest entry that arises, for rare matrices one much larger than those of A (`EXACTNESS`).
     """
 
     P: Tensor
@@ -31,12 +35,16 @@ class LU(Decomposition):
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
+        # OpenBLAS mixes up rows at a subnormal pivot: what is negligible beside the largest entry counts as zero.
+        scale = power_of_two(matrix)
+        scaled = matrix / scale
+        scaled[np.abs(scaled) < NEGLIGIBLE] = 0.0
         # SciPy's own `lu` keeps other threads waiting.
-        packed, swaps, _ = dgetrf(matrix)
+        packed, swaps, _ = dgetrf(scaled)
         size = min(matrix.shape)
-        L = np.tril(packed[:, :size])
+        L, U = np.tril(packed[:, :size]), np.triu(packed[:size]) * scale
         np.fill_diagonal(L, 1.0)
-        return cls(*map(torch.from_numpy, (_row_order(swaps, len(matrix)), L, np.triu(packed[:size]))))
+        return cls(*map(torch.from_numpy, (_row_order(swaps, len(matrix)), L, U)))
 
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor]:

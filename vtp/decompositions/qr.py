@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition, leading, numerical_rank
+from vtp.decompositions.base import Array, Decomposition, leading, norm, numerical_rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class QR(Decomposition):
     def bound(self, rank: int) -> float:
         """The exact error ‖R[rank:]‖_F, as the columns of Q are orthonormal and permuting keeps norms."""
         self._check(rank)
-        return float(self.factors[1][rank:].norm())
+        return norm(self.factors[1][rank:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +102,10 @@ class FullQR(QR):
 class PivotedQR(QR):
     """Rank-retaining QR, X Π = Q [R₁ S; 0 0] with r the numerical rank (LAPACK geqp3).
 
-    The diagonal of R₁ is positive and non-increasing. Truncation keeps the leading columns of Q and rows of
-    [R₁ S] Πᵀ, which projects X on the span of its first `rank` pivot columns. Its error is ‖[R₁ S][rank:]‖_F,
-    at most √(n − rank)·2^rank times the optimum (Gu & Eisenstat, SIAM J. Sci. Comput. 17, 1996)
-    and close to it in practice.
+    The diagonal of R₁ is positive and, up to rounding, non-increasing. Truncation keeps the leading columns of Q
+    and rows of [R₁ S] Πᵀ, which projects X on the span of its first `rank` pivot columns. Its error is
+    ‖[R₁ S][rank:]‖_F, at most √(n − rank)·2^rank times the optimum (Gu & Eisenstat, SIAM J. Sci. Comput. 17,
+    1996) and close to it in practice.
     """
 
     reflectors: Reflectors
@@ -167,7 +167,7 @@ class CompleteOrthogonal(Decomposition):
     def of(cls, matrix: Array) -> Self:
         reflectors, R, Pi = _pivoted_qr(matrix)
         right_reflectors, R2 = _householder_qr(R.T)
-        return cls(reflectors, R2.T, right_reflectors, Pi, torch.tensor(matrix))
+        return cls(reflectors, R2.T, right_reflectors, Pi, torch.from_numpy(np.array(matrix, order="C")))
 
     @cached_property
     def Q(self) -> Tensor:
@@ -191,7 +191,7 @@ class CompleteOrthogonal(Decomposition):
     def bound(self, rank: int) -> float:
         """The exact error ‖L[rank:, rank:]‖_F, as Q and U are unitary."""
         self._check(rank)
-        return float(self.L[rank:, rank:].norm())
+        return norm(self.L[rank:, rank:])
 
     def _right_columns(self, count: int) -> Tensor:
         rows = torch.empty(count, len(self.Pi), dtype=torch.float64)

@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition, column_signs, leading, numerical_rank
+from vtp.decompositions.base import (
+    EPS,
+    Array,
+    Decomposition,
+    column_signs,
+    leading,
+    norm,
+    numerical_rank,
+    power_of_two,
+)
 
 OVERSAMPLING = 10
 POWER_ITERATIONS = 2
@@ -35,7 +44,7 @@ class SingularTriplets(Decomposition):
     def bound(self, rank: int) -> float:
         """The exact error √(Σ_{i>rank} σᵢ²), by Eckart & Young (1936)."""
         self._check(rank)
-        return float(self.Sigma[rank:].norm())
+        return norm(self.Sigma[rank:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +76,7 @@ class SVD(SingularTriplets):
         return self.U, self.Sigma, self.V
 
     @property
-    def rank(self) -> int:
+    def rank(self) -> int | None:
         return len(self.Sigma)
 
 
@@ -127,6 +136,8 @@ class RandomizedSVD(SVD):
     def of(cls, matrix: Array, rank: int | None = None) -> Self:
         """Serve ranks up to `rank`, by default mn/(m + n): above that no truncation saves parameters."""
         rows, columns = matrix.shape
+        scale = power_of_two(matrix)
+        matrix = matrix / scale
         served = rank if rank is not None else -(-rows * columns // (rows + columns))
         sketch_size = min(served + OVERSAMPLING, rows, columns)
         basis = _range_basis(matrix, sketch_size)
@@ -138,10 +149,16 @@ class RandomizedSVD(SVD):
         count = numerical_rank(Sigma, matrix.shape)
         return cls(
             torch.from_numpy((U * signs)[:, :count]),
-            torch.from_numpy(Sigma[:count]),
+            torch.from_numpy(Sigma[:count] * scale),
             torch.from_numpy((V * signs[:, None])[:count]),
-            residual,
+            residual * scale,
         )
+
+    @property
+    def rank(self) -> int | None:
+        """The numerical rank if the sketch has missed nothing but rounding, else None."""
+        found = len(self.Sigma)
+        return found if self.residual <= max(self.shape) * EPS * self.Sigma[:1].sum() else None
 
     def bound(self, rank: int) -> float:
         """The exact error √(residual² + Σ_{i>rank} σᵢ²): what the sketch missed is orthogonal to the rest."""

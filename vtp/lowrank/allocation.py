@@ -3,7 +3,7 @@
 Every layer offers choices: a rank with its cost and its error, or staying dense at full cost without error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,18 +40,33 @@ LIMIT = 2000  # sums of choices; more arise only near keep 1, where many layers 
 def uniform(layers: Mapping[str, Choices], keep: float) -> Ranks:
     """Give each layer the rank whose cost is nearest to `keep` of its dense cost; None: it stays dense.
 
-    What rounding one layer leaves or overdraws is carried to the next, so that the whole model is within one
-    rank of the budget.
+    Layers whose cheapest choice costs more take that, and the others a smaller part of theirs. What rounding one
+    layer leaves or overdraws is carried to the next, so that the whole model is within one rank of the budget,
+    unless the cheapest choices of all cost more than that.
     """
     ranks: Ranks = {}
     carried = 0.0
+    share = _common_share(layers.values(), keep)
     for name, layer in layers.items():
-        wanted = keep * layer.dense + carried
+        wanted = max(layer.least, share * layer.dense) + carried
         options = np.append(layer.costs, layer.dense)
         best = int(np.abs(options - wanted).argmin())
         ranks[name] = best + 1 if best < len(layer.costs) else None
         carried = wanted - options[best]
     return ranks
+
+
+def _common_share(layers: Collection[Choices], keep: float) -> float:
+    """Return the fraction s of the dense costs at which Σ max(least, s·dense) is `keep` of them all."""
+    left, budget = list(layers), keep * sum(layer.dense for layer in layers)
+    while left:
+        share = budget / sum(layer.dense for layer in left)
+        above = [layer for layer in left if layer.least > share * layer.dense]
+        if not above:
+            return share
+        budget -= sum(layer.least for layer in above)
+        left = [layer for layer in left if layer.least <= share * layer.dense]
+    return 0.0
 
 
 def water_filling(layers: Mapping[str, Choices], keep: float) -> Ranks:

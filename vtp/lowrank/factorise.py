@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vtp.decompositions import NotDecomposable, balance, decompose_all
+from vtp.decompositions.base import numerical_rank
 from vtp.errors import UserError
 from vtp.lowrank.allocation import ALLOCATIONS, Choices, Ranks
 from vtp.lowrank.flows import Moments
@@ -52,9 +53,11 @@ class Decomposed:
         return torch.cat([tails, tails.new_zeros(1)])
 
     def optimum_ratio(self, rank: int) -> float | None:
-        """Return the error of the truncation over the least one at that rank; None where that is zero."""
-        least = float(torch.linalg.svdvals(self.matrix)[rank:].norm())
-        return float(self.errors()[rank].sqrt()) / least if least > 0 else None
+        """Return the error of the truncation over the least one at that rank; None where that is but rounding."""
+        values = torch.linalg.svdvals(self.matrix)
+        if numerical_rank(values.numpy(), tuple(self.matrix.shape)) <= rank:
+            return None
+        return float(self.errors()[rank].sqrt()) / float(values[rank:].norm())
 
     def curve(self) -> tuple[float, ...]:
         """Return the relative error at `CURVE_POINTS` ranks, evenly from 0 to k."""

@@ -72,8 +72,11 @@ def _activation(moments: Moments) -> Metric:
 def _loss(moments: Moments) -> Metric:
     gradients = moments.gradients
     assert gradients is not None
-    unseen = UNSEEN * gradients.diagonal().mean() * torch.eye(len(gradients), dtype=gradients.dtype)
-    return Metric(square_root(gradients + unseen), square_root(moments.covariance), is_shared=True)
+    mean = float(gradients.diagonal().mean())
+    # A layer that moves no loss costs none however it is cut, yet is cut as well as can be.
+    unseen = UNSEEN * mean if mean > 0 else torch.finfo(gradients.dtype).tiny ** 0.5
+    weights = gradients + unseen * torch.eye(len(gradients), dtype=gradients.dtype)
+    return Metric(square_root(weights), square_root(moments.covariance), is_shared=True)
 
 
 METRICS: dict[str, Callable[[Moments], Metric]] = {

@@ -16,7 +16,10 @@ NUMBER = Rule("a number", lambda value: True)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2: PyYAML alone reads 1e-4 as text, and of a key that stands twice it takes the last."""
+    """YAML 1.2, as DVC reads the same file; and a key that stands twice is an error.
+
+    PyYAML alone is a YAML 1.1 reader: 1e-4 is text, yes is true, 010 is 8, 1:30 is 90.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
@@ -27,11 +30,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
-    list("-+0123456789."),
-)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "int", "float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for tag, pattern, first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+0123456789."),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def load_params(path: Path) -> Params:
@@ -53,7 +63,7 @@ def params_from_text(text: str, path: Path) -> Params:
     """Check the text of params.yaml; `path` is the file that errors name. Raises UserError as `load_params`."""
     try:
         content = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, and the like
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist, …
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     params: Params = _section(Params, content, "")
     _check_together(params)
@@ -79,7 +89,8 @@ def _section(kind: Any, content: Any, prefix: str) -> Any:
     names = [item.name for item in fields(kind)]
     for key in content:
         if key not in names:
-            raise UserError(f"params.yaml: unknown key {prefix}{key}; allowed here are {', '.join(names)}")
+            found = " ".join(f"{prefix}{key}".split())
+            raise UserError(f"params.yaml: unknown key {found}; allowed here are {', '.join(names)}")
     for name in names:
         if name not in content:
             raise UserError(f"params.yaml: key {prefix}{name} is missing")
@@ -134,6 +145,8 @@ def _check_together(params: Params) -> None:
             f"params.yaml: model.patch_size is {model.patch_size}, but must divide data.image_size, "
             f"which is {size}"
         )
+    if isinstance(model, ResNetParams) and params.training.batch_size == 1:
+        raise UserError("params.yaml: training.batch_size is 1, but must be at least 2 for the norms of resnet18")
     if not set(params.sparsify.sites) <= set(model.sites):
         raise UserError(
             f"params.yaml: sparsify.sites is {list(params.sparsify.sites)}, but model {model.name} has only "

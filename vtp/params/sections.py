@@ -17,7 +17,7 @@ class DataParams:
     name: str = one_of("digits", "cifar10", "cifar100", "imagefolder")
     path: str | None = anything()
     sha256: str | None = key(
-        Rule("64 hexadecimal digits", lambda value: value is None or bool(re.fullmatch("[0-9a-f]{64}", value)))
+        Rule("64 hexadecimal digits", lambda value: value is None or bool(re.fullmatch("[0-9a-fA-F]{64}", value)))
     )
     image_size: int = between(4, 1024)
     validation_fraction: float = between(0.01, 0.5)
@@ -32,10 +32,10 @@ class ViTParams:
     name: str = one_of("vit")
     patch_size: int = at_least(1)
     dim: int = between(1, 32768)
-    depth: int = at_least(1)
-    heads: int = at_least(1)
-    head_dim: int = at_least(1)
-    mlp_dim: int = at_least(1)
+    depth: int = between(1, 1024)
+    heads: int = between(1, 1024)
+    head_dim: int = between(1, 32768)
+    mlp_dim: int = between(1, 131072)
     dropout: float = between(0.0, 0.9)
 
 
@@ -46,7 +46,7 @@ class ResNetParams:
     sites: ClassVar = ("block.inner",)
 
     name: str = one_of("resnet18")
-    width: int = at_least(1)
+    width: int = between(1, 4096)
 
 
 ModelParams = ViTParams | ResNetParams
@@ -58,7 +58,7 @@ MODELS: dict[str, type[ViTParams] | type[ResNetParams]] = {"vit": ViTParams, "re
 class TrainingParams:
     """Section `training`: what baseline, sparsify and finetune share."""
 
-    batch_size: int = at_least(1)
+    batch_size: int = between(1, 1000000)
     optimizer: str = one_of("adamw", "adam")
     weight_decay: float = between(0.0, 10.0)
     warmup_fraction: float = between(0.0, 0.9)

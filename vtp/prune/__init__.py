@@ -29,7 +29,7 @@ def slim(model: Model, masks: Masks) -> Model:
     """Return the unscored model of the kept dimensions, with the scores folded into the weights.
 
     Its logits in evaluation mode are those of `masked(model, masks)` up to rounding: each folded weight is
-    the exact product of weight and score, rounded once to their dtype (as if it were computed in float64).
+    the exact product of weight and score, rounded once to their dtype (once for each, where two scores meet).
 
     Args:
         model: a scored model without factors.
