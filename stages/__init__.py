@@ -49,7 +49,10 @@ def run_stage(main: Callable[[], None]) -> None:
         # PyTorch has no error of its own for this on the CPU.
         if not (isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)):
             raise
-        _end("there is not enough memory; try a smaller training.batch_size or a smaller model")
+        _end(
+            "there is not enough memory; try smaller values of training.batch_size, data.image_size, "
+            "calibration_images or the section model"
+        )
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)
@@ -67,18 +70,17 @@ def _put_back_outputs() -> None:
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     if stage:
         subprocess.run(["dvc", "checkout", "--quiet", stage], capture_output=True, check=False)
-        _put_back_uncached(stage)
+        _put_back_metrics(stage)
 
 
-def _put_back_uncached(stage: str) -> None:
-    """Copy what `dvc checkout` leaves to git, metrics.json: the cache has it for DVC's record of runs."""
+def _put_back_metrics(stage: str) -> None:
+    """Copy metrics.json, which `dvc checkout` leaves to git: the cache has it for DVC's record of runs."""
     try:
         outs = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"][stage]["outs"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return  # no lock that can be read has the stage: it has not run yet
-    found = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False)
-    for out in outs:
-        path, md5 = Path(out["path"]), out["md5"]
+    for md5 in (out["md5"] for out in outs if out["path"] == str(METRICS)):
+        found = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False)
         cached = Path(found.stdout.strip(), "files", "md5", md5[:2], md5[2:])
-        if not path.exists() and cached.is_file():
-            write_text(path, cached.read_text(encoding="utf-8"))
+        if not METRICS.exists() and cached.is_file():
+            write_text(METRICS, cached.read_text(encoding="utf-8"))

@@ -75,20 +75,26 @@ def table(experiments: dict[str, Experiment], params: Params) -> str:
 
 
 def _same_code(experiment: Experiment, root: Path) -> bool:
-    """Say whether all code that dvc.lock names is in `root` what it was when the experiment ran."""
-    stages = yaml.safe_load(experiment.artifacts[LOCK.name])["stages"]
-    ran = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage["deps"]}
-    code = {path: md5 for path, md5 in ran.items() if Path(path).parts[0] in CODE}
-    return all(_digest(root / path) == md5 for path, md5 in code.items())
+    """Say whether all code that its stages ran, as dvc.lock has it, is in `root` what it was."""
+    locked = yaml.safe_load(experiment.artifacts[LOCK.name])["stages"]
+    methods = {f"decompose@{method}" for method in experiment.params["methods"]}
+    # DVC leaves the stages of methods that are no longer asked for in the lock.
+    ran = [stage for name, stage in locked.items() if "@" not in name or name in methods]
+    read = {(dep["path"], dep["md5"]) for stage in ran for dep in stage["deps"]}
+    return all(_digest(root / path) == md5 for path, md5 in read if Path(path).parts[0] in CODE)
 
 
 def _digest(path: Path) -> str | None:
-    """The MD5 that dvc.lock gives a file or a folder of Python files; None if there is none."""
+    """The MD5 that dvc.lock gives a file or a folder; None if there is none."""
     if path.is_file():
         return hashlib.md5(path.read_bytes()).hexdigest()
-    files = sorted(path.rglob("*.py"), key=lambda file: file.relative_to(path).parts)
-    listed = [{"md5": _digest(file), "relpath": file.relative_to(path).as_posix()} for file in files]
-    return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir" if files else None
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    listed = [
+        {"md5": _digest(files[name]), "relpath": name}
+        for name in sorted(files)
+        if not name.endswith(".pyc")  # as .dvcignore says
+    ]
+    return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir" if listed else None
 
 
 def _check_git(root: Path) -> None:

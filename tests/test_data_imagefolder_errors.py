@@ -202,6 +202,26 @@ def test_path_that_cannot_be_one(path: str) -> None:
         fetch_imagefolder(replace(PARAMS, path=path), 0, Path("/"))
 
 
+def test_folder_that_cannot_be_read_matters_where_images_may_be(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images / "lost+found").mkdir()
+    closed: list[Path] = []
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path) in closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    closed.append(images / "lost+found")
+    fetched(images)
+    closed.append(images / "train/cat")
+    with pytest.raises(UserError, match=r"images/train/cat: cannot be read \(Permission denied\)"):
+        fetched(images)
+
+
 def test_altered_header_within_a_tar(images: Path) -> None:
     path = packed(images, "a.tar")
     with tarfile.open(path) as archive:

@@ -200,10 +200,13 @@ def test_the_patch_divides_the_image(size: int, patch: int) -> None:
         assert f"must divide data.image_size, which is {size}" in message
 
 
-def test_resnet_trains_on_batches_of_two_or_more() -> None:
-    assert complaint(RESNET | {"training": RESNET["training"] | {"batch_size": 1}}) == (
-        "params.yaml: training.batch_size is 1, but must be at least 2 for the norms of resnet18"
+def test_resnet_of_small_images_trains_on_batches_of_two_or_more() -> None:
+    content = RESNET | {"training": RESNET["training"] | {"batch_size": 1}}
+    assert complaint(content) == (
+        "params.yaml: training.batch_size is 1, but must be at least 2 for resnet18 with data.image_size 8: "
+        "its last norms would see a single value"
     )
+    parse(content | {"data": content["data"] | {"image_size": 9}})
 
 
 def test_a_model_has_its_own_keys_and_sites() -> None:

@@ -38,6 +38,8 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None
         "seed: \0\n",
         "[a]: 1\n",
         "a: *b\n",
+        "!!map [1]\n",
+        "!!int [1]\n",
         "[" * 3000,
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,21 @@ def test_results_of_other_code_are_not_compared(project: Path, changed: str) -> 
     (project / changed).write_bytes(code + b"# changed\n")
     assert comparable(experiments, params, project) == {}
     (project / changed).write_bytes(code)
+
+
+def test_results_of_stages_that_ran_other_code_are_not_compared(project: Path) -> None:
+    """One stage alone with other code, but not one of a method that is no longer asked for."""
+    experiments, _ = collect(project)
+    params = load_params(project / "params.yaml")
+    [found] = comparable(experiments, params, project).values()
+    lock = yaml.safe_load(found.artifacts["dvc.lock"])
+    lock["stages"]["decompose@lu_complete"] = {"deps": [{"path": "vtp/decompositions", "md5": "older.dir"}]}
+    stale = replace(found, artifacts={"dvc.lock": yaml.safe_dump(lock).encode()})
+    assert comparable([stale], params, project) == {"svd": stale}
+    dependency = next(dep for dep in lock["stages"]["finetune"]["deps"] if dep["path"] == "vtp/train.py")
+    dependency["md5"] = "older"
+    other = replace(found, artifacts={"dvc.lock": yaml.safe_dump(lock).encode()})
+    assert comparable([other], params, project) == {}
 
 
 def test_an_experiment_with_another_method_reruns_what_follows_it_alone(project: Path) -> None:

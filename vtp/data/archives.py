@@ -40,11 +40,17 @@ class _Directory:
 
     def names(self) -> list[str]:
         names = []
-        for parent, folders, files in os.walk(self.path, followlinks=True, onerror=_unreadable):
+        for parent, folders, files in os.walk(self.path, followlinks=True, onerror=self._skip):
             below = Path(parent).relative_to(self.path)
             names += [f"{(below / folder).as_posix()}/" for folder in folders]
             names += [(below / file).as_posix() for file in files]
         return names
+
+    def _skip(self, error: OSError) -> None:
+        """Leave out a folder that cannot be read, such as lost+found, unless it may hold images."""
+        parts = Path(error.filename).relative_to(self.path).parts
+        if not parts or not {"train", "val", "test"}.isdisjoint(parts[:2]):
+            _unreadable(error)
 
     def contents(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:

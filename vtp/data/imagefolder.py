@@ -129,7 +129,10 @@ def _rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UserError(f"{where} has 32 bits a pixel, with no saying which is white; allowed are 8 and 16")
+        raise UserError(
+            f"{where} has levels of Pillow's mode {image.mode}, which does not say which is white; "
+            "allowed are levels of 8 bits, and unsigned ones of 16"
+        )
     if image.mode == "P":  # a palette with transparency has no direct way to RGB
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")

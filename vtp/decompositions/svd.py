@@ -158,7 +158,7 @@ class RandomizedSVD(SVD):
     def rank(self) -> int | None:
         """The numerical rank if the sketch has missed nothing but rounding, else None."""
         found = len(self.Sigma)
-        return found if self.residual <= max(self.shape) * EPS * self.Sigma[:1].sum() else None
+        return found if self.residual <= max(*self.shape, 16) * EPS * self.Sigma[:1].sum() else None
 
     def bound(self, rank: int) -> float:
         """The exact error √(residual² + Σ_{i>rank} σᵢ²): what the sketch missed is orthogonal to the rest."""

@@ -37,7 +37,7 @@ _Loader.yaml_implicit_resolvers = {
 for tag, pattern, first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+0123456789."),
+    ("float", r"[-+]?([0-9]+\.?[0-9]*([eE][-+]?[0-9]+)?|\.[0-9]+([eE][-+][0-9]+)?)", "-+0123456789."),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
@@ -63,7 +63,8 @@ def params_from_text(text: str, path: Path) -> Params:
     """Check the text of params.yaml; `path` is the file that errors name. Raises UserError as `load_params`."""
     try:
         content = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist, …
+    # The others: dates that do not exist, tags on content of another kind, endless nesting.
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     params: Params = _section(Params, content, "")
     _check_together(params)
@@ -145,8 +146,11 @@ def _check_together(params: Params) -> None:
             f"params.yaml: model.patch_size is {model.patch_size}, but must divide data.image_size, "
             f"which is {size}"
         )
-    if isinstance(model, ResNetParams) and params.training.batch_size == 1:
-        raise UserError("params.yaml: training.batch_size is 1, but must be at least 2 for the norms of resnet18")
+    if isinstance(model, ResNetParams) and params.training.batch_size == 1 and size <= 8:
+        raise UserError(
+            "params.yaml: training.batch_size is 1, but must be at least 2 for resnet18 with data.image_size "
+            f"{size}: its last norms would see a single value"
+        )
     if not set(params.sparsify.sites) <= set(model.sites):
         raise UserError(
             f"params.yaml: sparsify.sites is {list(params.sparsify.sites)}, but model {model.name} has only "
