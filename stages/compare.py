@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from stages import PARAMS, repository_root, run_stage
-from stages.experiments import LOCK, collect
+from stages import LOCK, PARAMS, repository_root, run_stage
+from stages.experiments import collect
 from vtp.errors import UserError
 from vtp.params import Params, flatten, load_params
 from vtp.report import count, markdown_table, percent
@@ -36,8 +36,8 @@ def main() -> None:
         for method in missing:
             _run(method, root)
         experiments, left_out = collect(root)
+        present = comparable(experiments, params, root)
     publish(experiments, root)
-    present = comparable(experiments, params, root)
     for method in params.methods:
         if method not in present:
             reasons = "".join(f"; {name} was left out: {reason}" for name, reason in left_out.items())

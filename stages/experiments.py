@@ -12,13 +12,12 @@ from dvc.repo.brancher import switch
 from dvc.scm import SCMError
 from dvc.utils.serialize import parse_yaml
 
-from stages import METRICS, PARAMS, history_path
+from stages import LOCK, METRICS, PARAMS, history_path
 from stages.report import FOLDER
 from vtp.errors import UserError
 from vtp.params import Params, flatten, params_from_text
 from vtp.tracking import Experiment
 
-LOCK = Path("dvc.lock")
 HISTORIES = {stage: history_path(stage) for stage in ("baseline", "sparsify", "finetune")}
 WORKSPACE = "workspace"  # what DVC calls the revision that is no commit
 

@@ -42,6 +42,13 @@ def change(folder: Path, old: str, new: str) -> None:
     (folder / "params.yaml").write_text(text.replace(old, new))
 
 
+def copy_code(source: Path, target: Path) -> None:
+    """Copy what stages need that are run by hand."""
+    for name in ("stages", "vtp"):
+        shutil.copytree(source / name, target / name)
+    shutil.copy(source / "params.yaml", target)
+
+
 def hashes(folder: Path) -> dict[str, bytes]:
     files = [folder / "metrics.json", *(folder / "out").rglob("*")]
     return {str(path): path.read_bytes() for path in files if path.is_file()}
@@ -92,9 +99,7 @@ def test_a_mistake_under_dvc_of_another_folder_loses_no_output(tiny: Path) -> No
 
 
 def test_two_runs_end_in_the_same_bytes_and_a_killed_one_too(tiny: Path, tmp_path: Path) -> None:
-    for name in ("stages", "vtp", "params.yaml"):
-        copy = shutil.copytree if (tiny / name).is_dir() else shutil.copy
-        copy(tiny / name, tmp_path / name)
+    copy_code(tiny, tmp_path)
     (tmp_path / "out").mkdir()
     shutil.copy(tiny / "out/dataset.safetensors", tmp_path / "out")
     process = subprocess.Popen(
@@ -115,9 +120,7 @@ def test_two_runs_end_in_the_same_bytes_and_a_killed_one_too(tiny: Path, tmp_pat
 
 
 def test_inputs_that_do_not_fit_each_other_are_a_sentence(tiny: Path, tmp_path: Path) -> None:
-    for name in ("stages", "vtp", "params.yaml"):
-        copy = shutil.copytree if (tiny / name).is_dir() else shutil.copy
-        copy(tiny / name, tmp_path / name)
+    copy_code(tiny, tmp_path)
     change(tmp_path, "image_size: 8 ", "image_size: 16 ")
     for stage in ("baseline", "sparsify"):
         (tmp_path / f"out/{stage}").mkdir(parents=True)
@@ -178,9 +181,7 @@ def test_a_stage_depends_on_each_file_of_code_that_it_runs(stage: str) -> None:
 
 
 def test_the_wait_for_another_writer_ends_when_it_is_killed(tiny: Path, tmp_path: Path) -> None:
-    for name in ("stages", "vtp"):
-        shutil.copytree(tiny / name, tmp_path / name)
-    shutil.copy(tiny / "params.yaml", tmp_path)
+    copy_code(tiny, tmp_path)
     (tmp_path / "out").mkdir()
     shutil.copy(tiny / "out/dataset.safetensors", tmp_path / "out")
     command = ["python", "-m", "stages.baseline"]

@@ -10,19 +10,24 @@ from stages import run_stage
 from tests.conftest import ROOT, write_params
 
 
+def by_hand(folder: Path, stage: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a stage of this project on the files in `folder`."""
+    return subprocess.run(
+        ["python", "-m", *f"stages.{stage}".split()],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     "stage", ["baseline", "sparsify", "prune", "decompose svd", "finetune", "evaluate", "report"]
 )
 def test_a_stage_without_its_input_says_which_file_is_missing(stage: str, tmp_path: Path) -> None:
     write_params(tmp_path)
-    done = subprocess.run(
-        ["python", "-m", *f"stages.{stage}".split()],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    done = by_hand(tmp_path, stage)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "no such file; run the stage that writes it first" in done.stderr
@@ -34,15 +39,7 @@ def test_a_lock_that_cannot_be_read_does_not_hide_the_mistake(lock: str | None, 
     write_params(tmp_path, ("seed: 0 ", "seed: -1 "))
     if lock is not None:
         (tmp_path / "dvc.lock").write_text(lock)
-    environment = {"PYTHONPATH": str(ROOT), "DVC_STAGE": "fetch"}
-    done = subprocess.run(
-        ["python", "-m", "stages.fetch"],
-        cwd=tmp_path,
-        env=os.environ | environment,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    done = by_hand(tmp_path, "fetch", DVC_STAGE="fetch")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "error: params.yaml: seed is -1, but must be a number from 0 to 2147483647"

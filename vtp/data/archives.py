@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 from vtp.errors import UserError
 
 ZIP_END = 22 + 2**16  # bytes in which the last record of a .zip must lie, its comment included
+FOLDERS = ("train", "val", "test")  # of images; what else a tree holds does not matter
 KINDS = ".zip, .tar, .tar.gz, .tar.xz"
 
 
@@ -49,7 +50,7 @@ class _Directory:
     def _skip(self, error: OSError) -> None:
         """Leave out a folder that cannot be read, such as lost+found, unless it may hold images."""
         parts = Path(error.filename).relative_to(self.path).parts
-        if not parts or not {"train", "val", "test"}.isdisjoint(parts[:2]):
+        if not parts or not set(FOLDERS).isdisjoint(parts[:2]):
             _unreadable(error)
 
     def contents(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:

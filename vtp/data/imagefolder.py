@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from vtp.data.archives import KINDS, FileTree, open_tree
+from vtp.data.archives import FOLDERS, KINDS, FileTree, open_tree
 from vtp.data.common import check_sha256, local_path, split_off
 from vtp.data.dataset import Dataset, Split
 from vtp.errors import UserError
 from vtp.params import DataParams
 
-FOLDERS = ("train", "val", "test")
 ALLOWED = "train/<class>/<image> and test/<class>/<image>, with or without val/<class>/<image>"
 
 # Of each folder: of each class: the parts of a file's name below the root -> its whole name in the source.

@@ -78,7 +78,8 @@ class Decomposition(ABC):
         left, right = self.factors
         dropped = left[:, rank:]
         scale = power_of_two(dropped.numpy())
-        row_sums = ((dropped / scale).T @ (dropped / scale)).abs().sum(dim=1)
+        scaled = dropped / scale
+        row_sums = (scaled.T @ scaled).abs().sum(dim=1)
         return scale * float(row_sums.max().sqrt()) * norm(right[rank:]) if len(row_sums) else 0.0
 
     def _check(self, rank: int) -> None:
