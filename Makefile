@@ -2,13 +2,16 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
-.PHONY: setup repro test fuzz lint ui compare bench
+.PHONY: setup repro verify test fuzz lint compare show ui bench
 .DEFAULT_GOAL := repro
 
 setup: .venv/installed                            ## make .venv with the pinned packages
 
 repro: setup                                      ## run what changed and print the table of methods
-	python -m stages.check && dvc repro && cat out/report/table.md
+	python -m commands.check && dvc repro && cat out/report/table.md
+
+verify: setup                                     ## run everything anew in a clone of HEAD and compare with dvc.lock
+	python -m commands.verify
 
 test: setup                                       ## run the tests
 	python -m pytest
@@ -20,10 +23,13 @@ lint: setup                                       ## style and types
 	ruff check . && ruff format --check . && mypy
 
 compare: setup                                    ## one experiment a method, and a table of them all
-	python -m stages.compare
+	python -m commands.compare
+
+show: setup                                       ## the table of all experiments
+	python -m commands.show
 
 ui: setup                                         ## publish every experiment to MLflow and serve its UI
-	python -m stages.ui
+	python -m commands.ui
 
 bench: setup                                      ## the benchmarks, each a table
 	python -m benchmarks.table1 && python -m benchmarks.decompositions && python -m benchmarks.pruning && \

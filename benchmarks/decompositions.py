@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dgetc2, dpstrf
 from torch import Tensor
 
-from vtp.architecture import spec_of
 from vtp.decompositions import METHODS, NotDecomposable, decompose, decompose_all
-from vtp.models import build, factorisable
+from vtp.models import build, dense_spec, factorisable
 from vtp.params import load_params
 
 Array = NDArray[Any]
@@ -102,7 +101,7 @@ def speed_table() -> None:
 def model_table() -> None:
     """Seconds for all matrices of the paper's model: 12 layers, 10 heads of 64, 768 dims, MLP 3,072."""
     params = load_params(PAPER)
-    spec = spec_of(params.model, image_size=params.data.image_size, channels=3, classes=10)
+    spec = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
     rng = np.random.default_rng(0)
     matrices = {
         name: torch.from_numpy(rng.standard_normal(layer.weight.shape))

@@ -9,34 +9,38 @@ accuracy is measured (default: validation; `test` once everything is chosen).
 import sys
 import time
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 
 from benchmarks.decompositions import machine
-from stages import DATASET, PARAMS, model_path
-from vtp.calibration import calibration_images
+from stages.paths import DATASET, PARAMS, model_path
+from vtp.calibration.moments import Moments, moments
+from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
 from vtp.data.dataset import Split, load_dataset
-from vtp.lowrank import METRICS, Moments, factorise, moments, with_gradients
+from vtp.lowrank import factorise
 from vtp.measure import accuracy
 from vtp.models import Model
 from vtp.params import DecomposeParams, Params, load_params
 from vtp.report import markdown_table, percent
 
 KEEPS = (0.33, 0.5, 0.67)
-SETTINGS = [(metric, allocation) for metric in METRICS for allocation in ("uniform", "global")]
+SETTINGS = [
+    (metric, allocation) for metric in ("weight", "activation", "loss") for allocation in ("uniform", "global")
+]
 
 
 def main() -> None:
     """Print a table with a row for each method and budget, a column for each metric and allocation."""
     stage, name = [*sys.argv[1:], *("baseline", "validation")[len(sys.argv) - 1 :]]
     params = load_params(PARAMS)
-    torch.set_num_threads(params.training.threads)
+    torch.set_num_threads(params.machine.threads)
     model, dataset = load(model_path(stage)), load_dataset(DATASET)
     split: Split = getattr(dataset, name)
-    images = calibration_images(dataset.train.images, params.decompose.calibration_images, params.seed)
+    images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
     start = time.perf_counter()
-    flows = with_gradients(moments(model, images), model, images, params.seed)
+    flows = moments(model, images, params.seed)
     print(machine())
     print(f"moments and gradients of {len(images)} images: {time.perf_counter() - start:.1f} s")
     print(f"accuracy (%) on {len(split)} {name} images without training")
@@ -63,7 +67,7 @@ def rows(model: Model, params: Params, flows: dict[str, Moments], split: Split) 
 
 def setting(params: DecomposeParams, keep: float, metric: str, allocation: str) -> DecomposeParams:
     """Return `params` with another budget, metric and allocation."""
-    return replace(params, keep=keep, metric=metric, allocation=allocation)
+    return replace(params, keep=keep, metric=cast(Any, metric), allocation=cast(Any, allocation))
 
 
 if __name__ == "__main__":

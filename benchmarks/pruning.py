@@ -13,24 +13,28 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from benchmarks.decompositions import machine
-from stages import DATASET, PARAMS, model_path
 from stages.finetune import recipe_of
-from vtp.calibration import calibration_images
+from stages.paths import DATASET, PARAMS, model_path
+from stages.progress import shown
+from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
+from vtp.cost import macs, parameters
 from vtp.data.dataset import Dataset, Split, load_dataset
-from vtp.measure import accuracy, macs, parameters
+from vtp.measure import accuracy
 from vtp.models import Model, from_state
-from vtp.models.vit import Attention, HeadSpec
+from vtp.models.vit.module import Attention
+from vtp.models.vit.spec import HeadSpec
 from vtp.params import Params, load_params
 from vtp.prune import choose_cut, corrected, slim
 from vtp.report import count, markdown_table, percent
 from vtp.scores import scores
-from vtp.train import make_optimizer, train_epoch
+from vtp.training.loop import make_optimizer, train_epoch
 
 RATES = (0.3, 0.5, 0.7)
 THRESHOLDS = ("global", "layer", "head")
@@ -62,23 +66,25 @@ def finetuned(model: Model, teacher: Model, dataset: Dataset, params: Params) ->
     half = Split(dataset.train.images[::2], dataset.train.labels[::2])
     recipe = replace(recipe_of(params), epochs=1)
     trained = from_state(model.spec, model.state_dict()).train()
-    train_epoch(trained, half, make_optimizer(trained, recipe), recipe, 0, teacher)
+    train_epoch(
+        trained, half, make_optimizer(trained, recipe), recipe, 0, shown("finetune", 1, len(half)), teacher
+    )
     return trained.eval()
 
 
 def pruning_table(with_training: bool) -> str:
     """Return a row for each rate and threshold."""
     params = load_params(PARAMS)
-    torch.set_num_threads(params.training.threads)
+    torch.set_num_threads(params.machine.threads)
     dataset = load_dataset(DATASET)
     dense, scored = load(model_path("baseline")), load(model_path("sparsify"))
-    images = calibration_images(dataset.train.images, params.prune.calibration_images, params.seed)
+    images = calibration_images(dataset.train.images, params.prune.images, params.seed)
     print(f"dense {percent(accuracy(dense, dataset.validation))} %, scored ", end="")
     print(f"{percent(accuracy(scored, dataset.validation))} % of {len(dataset.validation)} validation images\n")
     rows = []
     for rate in RATES:
         for threshold in THRESHOLDS:
-            plan = replace(params.prune, rate=rate, threshold=threshold)
+            plan = replace(params.prune, rate=rate, threshold=cast(Any, threshold))
             keep = choose_cut(scores(scored), plan, scored.head_dims()).keep
             model = slim(scored, keep)
             start = time.perf_counter()
@@ -127,7 +133,8 @@ def heads_table() -> str:
 def attention(dims: tuple[int, ...]) -> Attention:
     """Return an attention in evaluation mode whose heads have these dims."""
     heads = tuple(HeadSpec(d, d) for d in dims)
-    return Attention(dim=192, inputs=None, heads=heads, scale=32**-0.5, dropout=0.0, scored=()).eval()
+    shape = {"dim": 192, "inputs": None, "scale": 32**-0.5, "dropout": 0.0}
+    return Attention(**shape, heads=heads, query_bias=False, scored=()).eval()
 
 
 def main() -> None:

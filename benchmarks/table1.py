@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.decompositions import machine
-from stages import DATASET, PARAMS, model_path
-from vtp.calibration import calibration_images
+from stages.paths import DATASET, PARAMS, model_path
+from vtp.calibration.moments import moments
+from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
 from vtp.data.dataset import load_dataset
 from vtp.decompositions import decompose
-from vtp.lowrank import factorise, moments
-from vtp.lowrank.layer_report import weight_matrix
+from vtp.lowrank import factorise
 from vtp.measure import accuracy
 from vtp.models import factorisable
 from vtp.params import load_params
@@ -117,15 +117,15 @@ def factorisation_table() -> None:
     """Part (b). Normal equations are `cholesky`; QR is `qr_reduced`, as printed, and `qr_pivoted`."""
     params = load_params(PARAMS)
     model, dataset = load(model_path("baseline")), load_dataset(DATASET)
-    images = calibration_images(dataset.train.images, params.decompose.calibration_images, params.seed)
-    flows = moments(model, images)
-    matrices = [weight_matrix(layer) for layer in factorisable(model).values()]
+    images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
+    flows = moments(model, images, params.seed)
+    matrices = [layer.weight.detach().flatten(1) for layer in factorisable(model).values()]
     rows = []
     for method in ("cholesky", "qr_reduced", "qr_pivoted", "svd"):
         milliseconds = 1e3 * np.array([decomposition_seconds(matrices, method) for _ in range(TRIALS)])
         chosen = replace(params.decompose, metric="weight", allocation="uniform")
-        factorised, layers = factorise(model, method, chosen, flows)
-        errors = np.array([layer.weight_error for layer in layers])
+        factorised, units = factorise(model, method, chosen, flows)
+        errors = np.array([unit.weight_error for unit in units])
         rows.append(
             (
                 method,

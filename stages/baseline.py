@@ -1,13 +1,13 @@
 """baseline: train the dense model from its initialisation."""
 
-from stages import DATASET, PARAMS, run_stage
-from stages.training import load_data, run_training, set_up
-from vtp.architecture import spec_of
+from stages.paths import DATASET, PARAMS
+from stages.shared import load_data, run_stage, set_up
+from stages.training import run_training
 from vtp.data.batches import normalisation
 from vtp.errors import UserError
-from vtp.models import initialised
+from vtp.models import dense_spec, initialised
 from vtp.params import load_params
-from vtp.train import Recipe
+from vtp.training.loop import Recipe
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
             f"params.yaml: data.image_size is {params.data.image_size}, but the images of {DATASET} have "
             f"{dataset.train.images.shape[-1]} pixels; run fetch again (dvc repro)"
         )
-    spec = spec_of(
+    spec = dense_spec(
         params.model,
         channels=dataset.channels,
         classes=len(dataset.class_names),

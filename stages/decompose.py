@@ -2,21 +2,20 @@
 
 import sys
 from dataclasses import asdict
-from typing import Any
 
-from stages import PARAMS, model_path, report_path, repository_root, run_stage
-from stages.training import load_data, load_model, set_up
-from vtp.calibration import calibration_images
+from stages.paths import MOMENTS, PARAMS, model_path, report_path, repository_root
+from stages.shared import load_data, load_model, run_stage, set_up
+from vtp.calibration.moments import load_moments
 from vtp.checkpoint import save
 from vtp.errors import UserError
 from vtp.files import write_json
-from vtp.lowrank import LayerReport, factorise, moments, with_gradients
-from vtp.measure import accuracy, macs, parameters
+from vtp.lowrank import factorise
+from vtp.measure import accuracy
 from vtp.params import load_params
 
 
 def main() -> None:
-    """Read the slim model; write the factorised one and a report of each layer."""
+    """Read the slim model and the moments; write the factorised model and a report of each unit."""
     params = load_params(PARAMS)
     method = sys.argv[1] if len(sys.argv) == 2 else ""
     if method not in params.methods:
@@ -25,44 +24,23 @@ def main() -> None:
         )
     device = set_up(params)
     dataset = load_data(device)
-    pruned = load_model("prune", dataset, device)
-    images = calibration_images(dataset.train.images, params.decompose.calibration_images, params.seed)
-    flows = moments(pruned, images)
-    if params.decompose.metric == "loss":
-        flows = with_gradients(flows, pruned, images, params.seed)
-    factorised, layers = factorise(pruned.cpu(), method, params.decompose, flows)
+    slim = load_model("prune", dataset, device).cpu()
+    factorised, units = factorise(slim, method, params.decompose, load_moments(MOMENTS))
     stage = f"decompose/{method}"
     save(factorised, model_path(stage))
-    left_dense = [layer for layer in layers if layer.rank is None]
+    entries = [asdict(unit) for unit in units]
+    seconds = {entry["unit"]: entry.pop("seconds") for entry in entries}  # which differ from run to run
     report = {
         "method": method,
         "validation_accuracy": accuracy(factorised.to(device), dataset.validation),
-        "parameters": parameters(factorised.spec),
-        "macs": macs(factorised.spec),
-        "kept": {
-            "parameters": sum(layer.parameters for layer in layers) / sum(map(_dense_size, layers)),
-            "macs": sum(layer.macs for layer in layers)
-            / sum(_dense_size(layer) * flows[layer.layer].positions for layer in layers),
-        },
-        "layers": [_without_time(layer) for layer in layers],
+        "units": entries,
     }
     write_json(report_path(stage), report)
-    seconds = {layer.layer: layer.seconds for layer in layers}
     write_json(repository_root() / ".vtp" / "timings" / f"decompose-{method}.json", seconds)
     print(
-        f"decompose {method}: {len(layers) - len(left_dense)} of {len(layers)} layers factorised, "
-        f"{report['parameters']:,} parameters, validation accuracy {report['validation_accuracy']:.4f}, "
-        f"decomposed in {sum(seconds.values()):.2f} s"
+        f"decompose {method}: {sum(unit.rank is not None for unit in units)} of {len(units)} units factorised, "
+        f"validation accuracy {report['validation_accuracy']:.4f}, decomposed in {sum(seconds.values()):.2f} s"
     )
-
-
-def _without_time(layer: LayerReport) -> dict[str, Any]:
-    """Return the report of a layer as plain data that is the same at every run."""
-    return {key: value for key, value in asdict(layer).items() if key != "seconds"}
-
-
-def _dense_size(layer: LayerReport) -> int:
-    return layer.shape[0] * layer.shape[1]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """evaluate: the one stage that looks at the test split."""
 
-from stages import METRICS, PARAMS, report_path, run_stage
-from stages.training import load_data, load_model, set_up
+from stages.paths import METRICS, PARAMS, report_path
+from stages.shared import load_data, load_model, run_stage, set_up
+from vtp.cost import macs, parameters
 from vtp.files import write_json
-from vtp.measure import accuracy, accuracy_by_class, macs, parameters
+from vtp.measure import accuracy, accuracy_by_class
 from vtp.params import load_params
 
 
@@ -12,29 +13,28 @@ def main() -> None:
     params = load_params(PARAMS)
     device = set_up(params)
     dataset = load_data(device)
-    steps = {
-        "dense": "baseline",
-        "pruned": "prune",
-        "factorised": f"decompose/{params.decomp}",
-        "finetuned": "finetune",
-    }
+    steps = {"dense": "baseline", "pruned": "prune", "factorised": f"decompose/{params.decomp}"}
     models = {step: load_model(stage, dataset, device) for step, stage in steps.items()}
-    final, dense = models["finetuned"], models["dense"]
+    final, dense = load_model("finetune", dataset, device), models["dense"]
     metrics = {
-        "accuracy": accuracy(final, dataset.test),
-        **{f"accuracy_{step}": accuracy(models[step], dataset.test) for step in ("dense", "pruned", "factorised")},
+        "test_accuracy": accuracy(final, dataset.test),
+        **{f"test_accuracy_{step}": accuracy(model, dataset.test) for step, model in models.items()},
+        "test_images": len(dataset.test),
+        "validation_accuracy": accuracy(final, dataset.validation),
+        "validation_images": len(dataset.validation),
         "parameters": parameters(final.spec),
         "parameters_dense": parameters(dense.spec),
         "macs": macs(final.spec),
         "macs_dense": macs(dense.spec),
     }
     by_class = {
-        step: accuracy_by_class(models[step], dataset.test, dataset.class_names) for step in ("dense", "finetuned")
+        step: accuracy_by_class(model, dataset.test, dataset.class_names)
+        for step, model in (("dense", dense), ("finetuned", final))
     }
     write_json(report_path("evaluate"), {"accuracy_by_class": by_class})
     write_json(METRICS, metrics)
     print(
-        f"evaluate: test accuracy {metrics['accuracy']:.4f} (dense {metrics['accuracy_dense']:.4f}) "
+        f"evaluate: test accuracy {metrics['test_accuracy']:.4f} (dense {metrics['test_accuracy_dense']:.4f}) "
         f"at {metrics['parameters'] / metrics['parameters_dense']:.1%} of the parameters"
     )
 

@@ -1,6 +1,7 @@
 """Stage `fetch`: the data set named in params.yaml to out/dataset.safetensors."""
 
-from stages import DATASET, PARAMS, repository_root, run_stage
+from stages.paths import DATASET, PARAMS, repository_root
+from stages.shared import run_stage
 from vtp.data.dataset import save_dataset
 from vtp.data.sources import fetch
 from vtp.params import load_params

@@ -1,9 +1,10 @@
 """finetune: train the factorised model that `decomp` names, without L1, the dense model its teacher."""
 
-from stages import PARAMS, run_stage
-from stages.training import load_data, load_model, run_training, set_up
+from stages.paths import PARAMS
+from stages.shared import load_data, load_model, run_stage, set_up
+from stages.training import run_training
 from vtp.params import Params, load_params
-from vtp.train import Recipe
+from vtp.training.loop import Recipe
 
 
 def main() -> None:

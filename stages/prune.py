@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages import PARAMS, model_path, report_path, run_stage
-from stages.training import load_data, load_model, set_up
-from vtp.calibration import calibration_images
+from stages.paths import PARAMS, model_path, report_path
+from stages.shared import load_data, load_model, run_stage, set_up
+from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import save
 from vtp.files import write_json
-from vtp.measure import accuracy, macs, parameters
+from vtp.measure import accuracy
 from vtp.params import load_params
 from vtp.prune import Cut, choose_cut, corrected, slim
 from vtp.scores import scores
@@ -27,25 +27,20 @@ def main() -> None:
     cut = choose_cut(scores(scored), params.prune, scored.head_dims())
     pruned = slim(scored, cut.keep)
     if params.prune.correction == "least_squares":
-        images = calibration_images(dataset.train.images, params.prune.calibration_images, params.seed)
+        images = calibration_images(dataset.train.images, params.prune.images, params.seed)
         pruned = corrected(pruned, scored, images)
     save(pruned, model_path("prune"))
-    cost = {"dense": parameters(dense.spec), "pruned": parameters(pruned.spec)}
+    steps = {"dense": dense, "sparse": scored, "pruned": pruned}
+    accuracies = {step: accuracy(model, dataset.validation) for step, model in steps.items()}
     report = {
-        "validation_accuracy": {
-            "dense": accuracy(dense, dataset.validation),
-            "sparse": accuracy(scored, dataset.validation),
-            "pruned": accuracy(pruned, dataset.validation),
-        },
-        "parameters": cost,
-        "macs": {"dense": macs(dense.spec), "pruned": macs(pruned.spec)},
+        "validation_accuracy": accuracies,
         "sites": site_reports(scores(scored), cut),
     }
     write_json(report_path("prune"), report)
     kept = torch.cat(list(cut.keep.values()))
     print(
         f"prune: {int(kept.sum())} of {len(kept)} scored dimensions kept, "
-        f"{cost['pruned']:,} of {cost['dense']:,} parameters"
+        f"validation accuracy {accuracies['pruned']:.4f} (dense {accuracies['dense']:.4f})"
     )
 
 

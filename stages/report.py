@@ -1,12 +1,17 @@
-"""report: the table of all methods and the plots, from the figures that the other stages wrote."""
+"""report: the table of all methods and the plots, from the figures and models that the other stages wrote."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import METRICS, PARAMS, history_path, report_path, run_stage
+from stages.paths import METRICS, PARAMS, history_path, model_path, report_path
+from stages.shared import run_stage
+from vtp.checkpoint import load_spec
+from vtp.cost import macs, parameters
 from vtp.files import read_json, write_text
 from vtp.params import Params, load_params
 from vtp.report import (
+    Record,
     count,
     markdown_table,
     percent,
@@ -22,51 +27,73 @@ HEADER = ("method", "keep", "kept", "parameters", "MACs", "dense", "pruned", "fa
 
 
 def main() -> None:
-    """Read the reports of all stages; write the table and the plots."""
+    """Read what all stages wrote; write the table and the plots."""
     params = load_params(PARAMS)
     metrics, prune = read_json(METRICS), read_json(report_path("prune"))
     methods = {method: read_json(report_path(f"decompose/{method}")) for method in params.methods}
     histories = {stage: read_json(history_path(stage)) for stage in ("baseline", "sparsify", "finetune")}
-    best = max(record["validation_accuracy"] for record in histories["finetune"])
     before = prune["validation_accuracy"]
-    write_text(FOLDER / "table.md", table(params, metrics, prune, methods, best))
-    plot_curves(histories, FOLDER / "curves.png")
-    plot_errors({method: report["layers"] for method, report in methods.items()}, FOLDER / "errors.png")
+    write_text(FOLDER / "table.md", table(params, metrics, before, methods))
+    chosen = {stage: chosen_epoch(stage, history) for stage, history in histories.items()}
+    plot_curves(histories, chosen, metrics["validation_images"], FOLDER / "curves.png")
+    plot_errors({method: report["units"] for method, report in methods.items()}, FOLDER / "errors.png")
     plot_kept(prune["sites"], FOLDER / "pruning.png")
     plot_scores(prune["sites"], FOLDER / "scores.png")
     accuracies = {method: report["validation_accuracy"] for method, report in methods.items()}
     plot_methods(accuracies, before["dense"], before["pruned"], FOLDER / "methods.png")
 
 
+def chosen_epoch(stage: str, history: Sequence[Record]) -> int:
+    """Return the epoch whose state a training stage gave: sparsify's last, of the others the last of the best."""
+    if stage == "sparsify":
+        return len(history) - 1
+    return max(range(len(history)), key=lambda epoch: (history[epoch]["validation_accuracy"], epoch))
+
+
 def table(
-    params: Params, metrics: dict[str, Any], prune: dict[str, Any], methods: dict[str, Any], best: float
+    params: Params, metrics: Mapping[str, Any], before: Mapping[str, float], methods: Mapping[str, Any]
 ) -> str:
-    """Return the Markdown table, a row a method, and the test accuracy of the method that was fine-tuned."""
-    before = prune["validation_accuracy"]
+    """Return the Markdown table, a row a method, and the test accuracy of the method that was fine-tuned.
+
+    Args:
+        params: of the run.
+        metrics: what metrics.json holds.
+        before: validation accuracy of the models `dense` and `pruned`.
+        methods: method -> the report of its `decompose`.
+    """
+    dense = load_spec(model_path("baseline"))
     rows = []
     for method, report in methods.items():
-        chosen = method == params.decomp
+        spec, budget = load_spec(model_path(f"decompose/{method}")), params.decompose.budget
         rows.append(
             (
                 method,
                 "-" if method == "none" else f"{params.decompose.keep:g}",
-                f"{report['kept'][params.decompose.budget]:.3f}",
-                count(report["parameters"], prune["parameters"]["dense"]),
-                count(report["macs"], prune["macs"]["dense"]),
+                f"{kept(report['units'], budget):.3f}",
+                count(parameters(spec), parameters(dense)),
+                count(macs(spec), macs(dense)),
                 percent(before["dense"]),
                 percent(before["pruned"]),
                 percent(report["validation_accuracy"]),
-                percent(best if chosen else None),
+                percent(metrics["validation_accuracy"] if method == params.decomp else None),
             )
         )
+    test = {step: percent(metrics[f"test_accuracy_{step}"]) for step in ("dense", "pruned", "factorised")}
     return (
-        "Validation accuracy (%) after each step; fine-tuned is the method that `decomp` names.\n"
-        f"keep and kept: the fraction of the blocks' {params.decompose.budget} asked for and reached.\n\n"
+        f"Validation accuracy (%, {metrics['validation_images']:,} images) after each step; fine-tuned is the "
+        f"method that `decomp` names.\nkeep and kept: the fraction of the blocks' {budget} asked for and "
+        "reached.\n\n"
         + markdown_table(HEADER, rows)
-        + f"\nTest accuracy with {params.decomp}: dense {percent(metrics['accuracy_dense'])} %, "
-        f"pruned {percent(metrics['accuracy_pruned'])} %, factorised {percent(metrics['accuracy_factorised'])} %, "
-        f"fine-tuned {percent(metrics['accuracy'])} %.\n"
+        + f"\nTest accuracy with {params.decomp} ({metrics['test_images']:,} images): dense {test['dense']} %, "
+        f"pruned {test['pruned']} %, factorised {test['factorised']} %, "
+        f"fine-tuned {percent(metrics['test_accuracy'])} %.\n"
     )
+
+
+def kept(units: Sequence[Mapping[str, Any]], budget: str) -> float:
+    """Return the fraction of the units' cost, in `parameters` or `macs`, that is left of it."""
+    left, whole = (sum(float(unit[key]) for unit in units) for key in (budget, f"{budget}_dense"))
+    return left / whole
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from stages import PARAMS, run_stage
-from stages.training import load_data, load_model, run_training, set_up
+from stages.paths import PARAMS
+from stages.shared import load_data, load_model, run_stage, set_up
+from stages.training import run_training
 from vtp.params import load_params
 from vtp.scores import L1, with_scores
-from vtp.train import Recipe
+from vtp.training.loop import Recipe
 
 
 def main() -> None:

@@ -1,59 +1,32 @@
-"""What baseline, sparsify and finetune share: device and threads, resume state and its lock, progress."""
+"""What baseline, sparsify and finetune share: the state of unfinished runs, its lock, and what is written."""
 
 import hashlib
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
-from stages import DATASET, history_path, model_path, repository_root
-from vtp.checkpoint import digest, load, save
-from vtp.data.dataset import Dataset, load_dataset
-from vtp.errors import UserError
+from stages.paths import history_path, model_path, repository_root
+from stages.progress import shown
+from vtp.checkpoint import save
+from vtp.data.dataset import Dataset
 from vtp.files import write_json
-from vtp.models import Model, spec_to_plain
-from vtp.params import Params
-from vtp.resume import Record
-from vtp.train import Recipe, choose_device, train
+from vtp.models import Model
+from vtp.sealed import digest
+from vtp.training.loop import Recipe, train
 
-
-def set_up(params: Params) -> torch.device:
-    """Set the thread count and, on CUDA, deterministic kernels; return the device to work on."""
-    torch.set_num_threads(params.training.threads)
-    device = choose_device(params.training.device)
-    if device.type == "cuda":  # on the CPU the kernels used are deterministic, and this call takes two seconds
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    return device
-
-
-def load_data(device: torch.device) -> Dataset:
-    """Return the data set with its three splits on `device`."""
-    return load_dataset(DATASET).to(device)
-
-
-def load_model(stage: str, dataset: Dataset, device: torch.device) -> Model:
-    """Return the model that `stage` wrote, on `device`; raise UserError if it was made for other data."""
-    model = load(model_path(stage)).to(device)
-    made_for = (model.spec.channels, model.spec.image_size, model.spec.image_size, model.spec.classes)
-    found = (*dataset.train.images.shape[1:], len(dataset.class_names))
-    if made_for != found:
-        raise UserError(
-            f"{model_path(stage)}: made for images of {_text(made_for)}, but {DATASET} has {_text(found)}; "
-            "run the stages before this one again (dvc repro)"
-        )
-    return model
-
-
-def _text(data: tuple[int, ...]) -> str:
-    return f"{data[0]}×{data[1]}×{data[2]} and {data[3]} classes"
+# What decides how a run goes on; `dvc.yaml` names the same rooms.
+CODE = (
+    "stages/training.py",
+    "vtp/data/batches.py",
+    "vtp/measure.py",
+    "vtp/models",
+    "vtp/scores.py",
+    "vtp/training",
+)
 
 
 def run_training(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model | None = None) -> None:
@@ -72,20 +45,21 @@ def run_training(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model 
             dataset.validation,
             recipe,
             resume=state,
-            report=_progress(recipe),
+            watcher=shown(recipe.stage, recipe.epochs, len(dataset.train)),
             teacher=teacher,
         )
         save(trained, model_path(recipe.stage))
         write_json(history_path(recipe.stage), history)
-        state.unlink()
+        state.unlink(missing_ok=True)
 
 
 def _key(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model | None) -> str:
+    code = [path for name in CODE for path in sorted([Path(name), *Path(name).rglob("*.py")]) if path.is_file()]
     parts = [
-        digest(model.state_dict(), spec_to_plain(model.spec)),
+        digest(model.state_dict(), asdict(model.spec)),
         dataset.digest(),
         digest(teacher.state_dict() if teacher else {}, asdict(recipe)),
-        *(path.read_text() for path in sorted(Path("vtp").rglob("*.py"))),
+        *(path.read_text(encoding="utf-8") for path in code),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -103,35 +77,3 @@ def _only_writer(folder: Path, stage: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _progress(recipe: Recipe) -> Callable[[Record, int], None]:
-    """Return what to call after each epoch: a bar on a terminal, else a line an epoch."""
-    if sys.stderr.isatty():
-        return _bar(recipe)
-    start = time.monotonic()
-    first: list[int] = []
-
-    def line(record: Record, epochs: int) -> None:
-        epoch = int(record["epoch"])
-        first.append(epoch)
-        left = (time.monotonic() - start) / len(first) * (epochs - epoch)
-        print(
-            f"{recipe.stage}: epoch {epoch}/{epochs}  loss {record['loss']:.4f}  "
-            f"validation accuracy {record['validation_accuracy']:.4f}  {left:.0f} s left",
-            flush=True,
-        )
-
-    return line
-
-
-def _bar(recipe: Recipe) -> Callable[[Record, int], None]:
-    bar = tqdm(total=recipe.epochs, desc=recipe.stage, unit="epoch")
-
-    def update(record: Record, epochs: int) -> None:
-        bar.n = int(record["epoch"])
-        bar.set_postfix(loss=f"{record['loss']:.4f}", val=f"{record['validation_accuracy']:.4f}")
-        if bar.n == epochs:
-            bar.close()
-
-    return update

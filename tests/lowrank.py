@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.models import random_model, small_spec
-from vtp.calibration import output_rows, watched
+from vtp.calibration.watching import output_rows, watched
 from vtp.decompositions import METHODS
-from vtp.lowrank import moments, with_gradients
-from vtp.lowrank.flows import Moments
 from vtp.models import Model, factorisable
 from vtp.params import DecomposeParams
 
@@ -19,9 +17,7 @@ EXACT = sorted(set(METHODS) - {"evd", "cholesky", "svd_randomized", "svd_full", 
 
 
 def settings_of(**changes: Any) -> DecomposeParams:
-    default = DecomposeParams(
-        keep=0.6, budget="parameters", allocation="global", metric="activation", calibration_images=8
-    )
+    default = DecomposeParams(keep=0.6, budget="parameters", allocation="global", metric="activation")
     return replace(default, **changes)
 
 
@@ -35,7 +31,9 @@ def layer_outputs(model: Model, images: Tensor) -> tuple[dict[str, Tensor], dict
     layers = factorisable(model)
     with torch.no_grad(), watched(layers) as seen:
         model(images)
-    return {name: seen[name][0] for name in layers}, {name: output_rows(seen[name][1]) for name in layers}
+    return {name: seen[name][0] for name in layers}, {
+        name: output_rows(layers[name], seen[name][1]) for name in layers
+    }
 
 
 def centred_norm(output: Tensor) -> float:
@@ -46,7 +44,3 @@ def product(model: Model, name: str) -> Tensor:
     """The weight matrix that a layer's factors stand for."""
     state = model.state_dict()
     return state[f"{name}.left.weight"].flatten(1) @ state[f"{name}.right.weight"].flatten(1)
-
-
-def flows_of(model: Model, images: Tensor) -> dict[str, Moments]:
-    return with_gradients(moments(model, images), model, images, seed=0)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from vtp.models import Model, ModelSpec, build, factorisable, from_state
-from vtp.models.resnet import BasicBlockSpec, ResNetSpec
+from vtp.models.resnet.params import ResNetParams
+from vtp.models.resnet.spec import BasicBlockSpec, ResNetSpec
 from vtp.models.spec import Factor
-from vtp.models.vit import BlockSpec, HeadSpec, ViTSpec
-from vtp.params import ResNetParams, ViTParams
+from vtp.models.vit.params import ViTParams
+from vtp.models.vit.spec import BlockSpec, HeadSpec, ViTSpec
 from vtp.scores import scores
 
 FAMILIES = ("vit", "resnet18")
@@ -28,7 +29,7 @@ def random_model(spec: ModelSpec, seed: int, dtype: torch.dtype = torch.float64)
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         if tensor.dtype == torch.int64:  # batches that a norm has seen
             state[name] = torch.tensor(7)
-        elif tensor.dtype == torch.int16:  # columns that are read: any, as long as there are so many
+        elif tensor.dtype == torch.int32:  # columns that are read: any, as long as there are so many
             state[name] = torch.arange(len(tensor)).to(tensor.dtype)
         elif name in ("mean", "std"):
             state[name] = 100 + 10 * noise

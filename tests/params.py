@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 
 from tests.conftest import ROOT
-from vtp.params import Params, params_from_text
+from vtp.params import Params, params_from_text, read_yaml
 
 PATH = Path("params.yaml")
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 DIGITS_TEXT = (ROOT / "configs" / "digits.yaml").read_text(encoding="utf-8")
-VIT: dict[str, Any] = yaml.safe_load(DIGITS_TEXT)
+VIT: dict[str, Any] = read_yaml(DIGITS_TEXT, PATH)
 RESNET = copy.deepcopy(VIT) | {"model": {"name": "resnet18", "width": 16}}
 RESNET["sparsify"]["sites"] = ["block.inner"]
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import FAMILIES, KINDS, both, random_images, random_model, small_spec, with_factors
-from vtp.architecture import spec_of
-from vtp.checkpoint import digest, load, save
+from vtp.checkpoint import load, load_spec, save
+from vtp.cost import parameters
 from vtp.errors import UserError
-from vtp.measure import parameters
-from vtp.models import Model, from_state, spec_to_plain
-from vtp.params import ResNetParams, ViTParams
+from vtp.models import Model, dense_spec, from_state
+from vtp.models.resnet.params import ResNetParams
+from vtp.models.vit.params import ViTParams
 from vtp.prune import keep_masks, slim
 from vtp.scores import scores
+from vtp.sealed import digest, read_content, write_sealed
 
+OLD = Path(__file__).parent / "checkpoints"
+"""Of before specs had a version: a scored and a factorised model of each family, and their logits."""
+
+PIXELS = torch.arange(8 * 3 * 8 * 8).mul(37).remainder(256).view(8, 3, 8, 8).to(torch.uint8)
 RELOAD = """
 import hashlib, sys, torch
 from vtp.checkpoint import load
-pixels = torch.arange(8 * 3 * 8 * 8).mul(37).remainder(256).view(8, 3, 8, 8).to(torch.uint8)
+pixels = torch.arange(8 * 3 * 8 * 8).mul(37).remainder(256).view(8, 3, 8, 8).to(torch.uint8)  # PIXELS
 for path in sys.argv[1:]:
     print(hashlib.sha256(load(path)(pixels).detach().numpy().tobytes()).hexdigest())
 """
@@ -59,13 +66,12 @@ KINDS_OF_MODEL: list[Callable[[str], Model]] = [dense, scored, slimmed, factoris
 
 
 def test_fresh_process_gives_the_same_bits(tmp_path: Path) -> None:
-    pixels = torch.arange(8 * 3 * 8 * 8).mul(37).remainder(256).view(8, 3, 8, 8).to(torch.uint8)  # as in RELOAD
     wanted, paths = [], []
     for family in FAMILIES:
         for make in KINDS_OF_MODEL:
             model, path = make(family), tmp_path / f"{family}-{make.__name__}.safetensors"
             save(model, path)
-            wanted.append(hashlib.sha256(model(pixels).detach().numpy().tobytes()).hexdigest())
+            wanted.append(hashlib.sha256(model(PIXELS).detach().numpy().tobytes()).hexdigest())
             paths.append(str(path))
     command = [sys.executable, "-c", RELOAD, *paths]
     found = subprocess.run(command, text=True, capture_output=True, check=True)
@@ -89,15 +95,26 @@ def test_loaded_model_is_the_saved_one(family: str, make: Callable[[str], Model]
 @pytest.mark.parametrize(
     "params",
     [
-        ResNetParams("resnet18", 64),
-        ViTParams("vit", patch_size=4, dim=96, depth=12, heads=10, head_dim=64, mlp_dim=96, dropout=0.1),
+        ResNetParams(name="resnet18", width=64),
+        ViTParams(
+            name="vit",
+            patch_size=4,
+            dim=96,
+            depth=12,
+            heads=10,
+            head_dim=64,
+            mlp_dim=96,
+            dropout=0.1,
+            stochastic_depth=0.0,
+            position_std=0.02,
+        ),
     ],
 )
 @pytest.mark.parametrize("rank", [None, 1])
 def test_file_is_hardly_larger_than_its_parameters(
     params: ResNetParams | ViTParams, rank: int | None, tmp_path: Path
 ) -> None:
-    spec = spec_of(params, image_size=32, channels=3, classes=10)
+    spec = dense_spec(params, image_size=32, channels=3, classes=10)
     model = random_model(with_factors(spec, rank) if rank else spec, seed=0, dtype=torch.float32)
     save(model, tmp_path / "model")
     assert (tmp_path / "model").stat().st_size <= 4 * parameters(model.spec) + 64 * 1024
@@ -151,33 +168,42 @@ def test_foreign_and_shortened_files_are_refused(tmp_path: Path) -> None:
             load(tmp_path / name)
 
 
-def forged(model: Model, plain: dict[str, Any]) -> bytes:
-    """A checkpoint whose checksum is right and whose spec is `plain`."""
-    spec = json.dumps({"model": plain, "sha256": digest(model.state_dict(), plain)}, sort_keys=True)
-    return safetensors.torch.save(model.state_dict(), metadata={"spec": spec})
-
-
 @both
 def test_spec_that_does_not_match_is_refused(family: str, tmp_path: Path) -> None:
     model, path = factorised(family), tmp_path / "forged"
-    plain = spec_to_plain(model.spec)
-    path.write_bytes(forged(model, plain))
-    load(path)
+    plain = asdict(model.spec)
     name = next(iter(model.spec.factors))
-    changes: list[dict[str, Any]] = [
-        {"classes": 7},
-        {"classes": -1},
-        {"scored": list(KINDS[family])},
-        {"blocks": plain["blocks"][:1]},
-        {"factors": {}},
-        {"factors": {"nothing": {"rank": 1, "bias": False}}},
-        {"factors": plain["factors"] | {name: {"rank": 4, "bias": False}}},
-        {"name": "vgg"},
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"classes": 7}, r"tensor .* is \(4.*\), but the model wants it \(7.*\)"),
+        ({"classes": -1}, "spec.classes is -1, but must be a whole number of at least 1"),
+        ({"scored": KINDS[family]}, "tensor .* is missing, but the model wants it"),
+        ({"blocks": plain["blocks"][:1]}, r"spec\.factors names 'blocks\.1\..*', but the model has no such layer"),
+        ({"factors": {}}, "tensor .*, but the model wants it absent"),
+        (
+            {"factors": {"nothing": {"rank": 1, "bias": False}}},
+            "spec.factors names 'nothing', but the model has no such layer",
+        ),
+        ({"factors": plain["factors"] | {name: {"rank": 4, "bias": False}}}, "tensor .*, but the model wants it"),
+        ({"name": "vgg"}, "spec.name is 'vgg', but must be one of vit, resnet18"),
+        ({"colour": "red"}, "unknown key spec.colour; allowed here are name, "),
+        ({"version": 2}, "spec.version is 2, but must be a whole number from 1 to 1"),
     ]
-    for change in changes:
-        path.write_bytes(forged(model, plain | change))
-        with pytest.raises(UserError, match="forged"):
+    for change, sentence in changes:
+        write_sealed(path, "spec", plain | change, model.state_dict())
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: {sentence}") as caught:
             load(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vit-scored", "vit-factorised", "resnet18-scored", "resnet18-factorised"])
+def test_a_spec_without_a_version_is_one_of_version_1_with_the_logits_of_then(name: str) -> None:
+    expected = torch.tensor(json.loads((OLD / "logits.json").read_text())[name])
+    path = OLD / f"{name}.safetensors"
+    model = load(path)
+    torch.testing.assert_close(model(PIXELS), expected, rtol=0, atol=1e-6)
+    assert "version" not in read_content(path, "spec")
+    assert model.spec.version == 1
+    assert load_spec(path) == model.spec
 
 
 def test_half_precision_and_double_precision_survive(tmp_path: Path) -> None:

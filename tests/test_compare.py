@@ -1,116 +1,126 @@
-"""Which experiments `make compare` sets side by side, and which results count as finished."""
+"""Which experiments `compare` sets side by side, and the table that it and `show` print."""
 
-import hashlib
 import subprocess
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stages.compare import _check_git, comparable, table
-from stages.experiments import HISTORIES, _check_finished, collect
+from commands.compare import _check_git, comparable
+from commands.show import WIDTH, distinguish, table
+from tests.conftest import ROOT
 from vtp.errors import UserError
 from vtp.params import Params, flatten, load_params
 from vtp.tracking import Experiment
 
-DIGITS = load_params(Path(__file__).parent.parent / "configs" / "digits.yaml")
-PARAMS = replace(DIGITS, decompose=replace(DIGITS.decompose, keep=0.5), prune=replace(DIGITS.prune, rate=0.3))
-CODE = "stages/finetune.py"
+PARAMS = load_params(ROOT / "configs" / "digits.yaml")
+CODE = frozenset({("stages/finetune.py", "0a"), ("vtp/models", "1b.dir")})
 METRICS = {
-    "accuracy": 0.97,
-    "accuracy_dense": 0.98,
-    "accuracy_pruned": 0.96,
-    "accuracy_factorised": 0.5,
+    "test_accuracy": 0.97,
+    "test_accuracy_dense": 0.98,
+    "test_accuracy_pruned": 0.96,
+    "test_accuracy_factorised": 0.5,
+    "test_images": 359,
+    "validation_accuracy": 0.95,
+    "validation_images": 143,
     "parameters": 28257,
     "parameters_dense": 68814,
     "macs": 378250,
     "macs_dense": 765000,
 }
 
+TABLE = """\
+val: validation accuracy (%) of the final model, n = 143 images
+dense, pruned, fact, final: test accuracy (%) before, after pruning, factorising and fine-tuning, n = 359 images
+params, MACs: those of the final model in % of the dense one's
+differs in: where it names no other value, keep=0.6
 
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
-
-
-def experiment(params: Params, code: bytes = b"x = 1\n") -> Experiment:
-    lock = {"stages": {"finetune": {"deps": [{"path": CODE, "md5": md5(code)}]}}}
-    artifacts = {"dvc.lock": yaml.safe_dump(lock).encode()}
-    return Experiment("a", 0, flatten(params), METRICS, {}, artifacts)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "stages").mkdir()
-    (tmp_path / CODE).write_bytes(b"x = 1\n")
-    return tmp_path
+| experiment           | differs in | method | params |  MACs |   val | dense | pruned |  fact | final |
+|----------------------|-----------:|-------:|-------:|------:|------:|------:|-------:|------:|------:|
+| a                    |            |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
+| an-experiment-of-a-… |   keep=0.5 |     qr |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
+| c                    |            |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
+"""
 
 
-def test_experiments_that_differ_in_the_method_alone_are_comparable(root: Path) -> None:
-    qr = experiment(replace(PARAMS, decomp="qr"))
+def experiment(params: Params, name: str = "a", code: frozenset[tuple[str, str]] = CODE) -> Experiment:
+    return Experiment(name, 0, flatten(params), METRICS, {}, {}, code)
+
+
+def test_experiments_that_differ_in_method_and_machine_alone_are_comparable() -> None:
+    qr = experiment(replace(PARAMS, decomp="qr", machine=replace(PARAMS.machine, threads=2)))
     svd = experiment(PARAMS)
     elsewhere = experiment(replace(PARAMS, decomp="lu", seed=1))
-    older_code = experiment(replace(PARAMS, decomp="cod"), code=b"x = 2\n")
-    assert comparable([qr, elsewhere, svd, older_code], PARAMS, root) == {"qr": qr, "svd": svd}
+    older_code = experiment(replace(PARAMS, decomp="cod"), code=frozenset({("stages/finetune.py", "0b")}))
+    assert comparable([qr, elsewhere, svd, older_code], PARAMS, CODE) == {"qr": qr, "svd": svd}
 
 
-def test_the_last_of_equal_experiments_counts(root: Path) -> None:
-    first, second = experiment(PARAMS), replace(experiment(PARAMS), name="b")
-    assert comparable([first, second], PARAMS, root)["svd"].name == "b"
+def test_the_last_of_comparable_experiments_counts() -> None:
+    first, second = experiment(PARAMS), experiment(PARAMS, "b")
+    assert comparable([first, second], PARAMS, CODE)["svd"].name == "b"
 
 
-def test_the_table_has_a_row_for_each_method_in_the_order_of_params() -> None:
-    params = replace(PARAMS, methods=("none", "svd"))
-    experiments = {method: experiment(replace(params, decomp=method)) for method in ("svd", "none")}
-    assert table(experiments, params) == (
-        "| method | keep |    parameters |           MACs | dense | pruned | factorised | fine-tuned |\n"
-        "|--------|-----:|--------------:|---------------:|------:|-------:|-----------:|-----------:|\n"
-        "| none   |    - | 28,257 (41 %) | 378,250 (49 %) | 98.00 |  96.00 |      50.00 |      97.00 |\n"
-        "| svd    |  0.5 | 28,257 (41 %) | 378,250 (49 %) | 98.00 |  96.00 |      50.00 |      97.00 |\n"
+def test_the_table_has_a_row_for_each_experiment_and_says_what_its_columns_are() -> None:
+    half = replace(PARAMS, decomp="qr", decompose=replace(PARAMS.decompose, keep=0.5))
+    shown = [experiment(PARAMS), experiment(half, "an-experiment-of-a-long-name"), experiment(PARAMS, "c")]
+    assert table(shown) == TABLE
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("abc-", min_size=1, max_size=60),
+            st.sampled_from(PARAMS.methods),
+            st.sampled_from([0.5, 0.25]),
+            st.sampled_from([0.1, 0.123456789]),
+            st.sampled_from(["data", "/a/long/path/to/a/folder/of/many/images"]),
+        ),
+        min_size=1,
+        max_size=50,
+    )
+)
+def test_however_many_experiments_and_long_names_the_table_fits(
+    drawn: list[tuple[str, str, float, float, str]],
+) -> None:
+    shown = [
+        experiment(
+            replace(
+                PARAMS,
+                decomp=method,
+                decompose=replace(PARAMS.decompose, keep=keep),
+                sparsify=replace(PARAMS.sparsify, l1=l1),
+                data=replace(PARAMS.data, path=path),
+            ),
+            name,
+        )
+        for name, method, keep, l1, path in drawn
+    ]
+    lines = table(shown).splitlines()
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(shown)
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_values_that_differ_are_named_by_the_end_of_their_key_where_that_is_clear() -> None:
+    settings = [
+        {"seed": "0", "baseline.epochs": "4", "finetune.epochs": "1", "prune.rate": "0.3"},
+        {"seed": "0", "baseline.epochs": "4", "finetune.epochs": "2", "prune.rate": "0.3"},
+        {"seed": "0", "baseline.epochs": "4", "finetune.epochs": "1", "prune.rate": "0.5", "code": "x"},
+        {"seed": "0", "baseline.epochs": "4", "finetune.epochs": "1", "prune.rate": "0.3"},
+    ]
+    assert distinguish(settings) == (
+        "finetune.epochs=1 rate=0.3 code=-",
+        ["", "finetune.epochs=2", "rate=0.5 code=x", ""],
     )
 
 
-def finished() -> tuple[dict[str, Any], Params, dict[Path, bytes]]:
-    """Stages of a dvc.lock, the parameters they ran with, and the files that they wrote."""
-    params = replace(PARAMS, methods=("svd",))
-    names = ["fetch", *HISTORIES, "prune", "decompose@svd", "evaluate", "report"]
-    stages: dict[str, Any] = {name: {"outs": [{"path": f"out/{name}", "md5": name}]} for name in names}
-    content = {}
-    for stage, path in HISTORIES.items():
-        content[path] = f"history of {stage}".encode()
-        stages[stage]["outs"].append({"path": str(path), "md5": md5(content[path])})
-    stages["prune"]["params"] = {"params.yaml": {"prune": asdict(params.prune)}}
-    stages["sparsify"]["params"] = {"params.yaml": {"data.image_size": 8, "methods": ["svd"]}}
-    stages["sparsify"]["deps"] = [{"path": "out/fetch", "md5": "fetch"}, {"path": "code.py", "md5": "any"}]
-    return stages, params, content
+def test_figures_on_sets_of_different_sizes_are_labelled_with_each_size() -> None:
+    large = replace(experiment(PARAMS, "large"), metrics=METRICS | {"test_images": 10000})
+    assert "n = 359 or 10,000 images" in table([experiment(PARAMS), large])
 
 
-def test_a_finished_pipeline_passes() -> None:
-    _check_finished(*finished())
-
-
-def test_what_is_not_finished_is_named() -> None:
-    stages, params, content = finished()
-    with pytest.raises(UserError, match=r"^its stage report has not run$"):
-        _check_finished({name: stages[name] for name in stages if name != "report"}, params, content)
-    with pytest.raises(UserError, match=r"^its stage prune has run with another prune.rate$"):
-        _check_finished(stages, replace(params, prune=replace(params.prune, rate=0.25)), content)
-    with pytest.raises(UserError, match=r"^its stage prune has run with another prune.rates.mlp.hidden$"):
-        _check_finished(stages, replace(params, prune=replace(params.prune, rates={"mlp.hidden": 0.9})), content)
-    history = HISTORIES["finetune"]
-    with pytest.raises(UserError, match=r"^out/finetune/history.json is not what its stage wrote$"):
-        _check_finished(stages, params, content | {history: b"other"})
-    stages["sparsify"]["deps"][0]["md5"] = "older"
-    with pytest.raises(UserError, match=r"^its stage sparsify has run with another out/fetch$"):
-        _check_finished(stages, params, content)
-
-
-def test_no_repository_no_commit_and_no_identity_are_a_sentence_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(UserError, match="experiments cannot be read"):
-        collect(tmp_path)
+def test_no_commit_and_no_identity_are_a_sentence_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example"]
     subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
     with pytest.raises(UserError, match="nothing is committed yet"):

@@ -1,6 +1,5 @@
 """The data set as a file, and batches of it."""
 
-import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,9 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from vtp.data.batches import augment, batches, eval_batches, normalisation
+from tests.training import SHARED
+from vtp.data.augment import augmentation, crop_and_flip
+from vtp.data.batches import batches, eval_batches, normalisation
 from vtp.data.dataset import SPLITS, Dataset, Split, load_dataset, save_dataset
 from vtp.errors import UserError
+from vtp.params import TrainingParams
 
 
 def make_split(count: int, channels: int = 3, size: int = 8, seed: int = 0) -> Split:
@@ -57,36 +59,14 @@ class TestFile:
         path = tmp_path / "d.safetensors"
         save_dataset(dataset, path)
         path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(UserError, match=r"d.safetensors: truncated, altered or not a data set"):
-            load_dataset(path)
-
-    @given(where=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
-    @settings(max_examples=60)
-    def test_one_altered_byte(self, tmp_path_factory: pytest.TempPathFactory, where: float, flipped: int) -> None:
-        path = tmp_path_factory.mktemp("altered") / "d.safetensors"
-        train, validation, test = (make_split(4, 1, 4, seed) for seed in range(3))
-        save_dataset(Dataset(train, validation, test, ("a", "b", "c")), path)
-        content = bytearray(path.read_bytes())
-        content[int(where * len(content))] ^= flipped
-        path.write_bytes(content)
-        with pytest.raises(UserError, match="truncated, altered or not a data set"):
+        with pytest.raises(UserError, match=r"d.safetensors: truncated, altered or no dataset file"):
             load_dataset(path)
 
     @pytest.mark.parametrize("metadata", [None, {"spec": "{}"}, {"dataset": "[]"}, {"dataset": "{"}])
     def test_foreign_file(self, tmp_path: Path, metadata: dict[str, str] | None) -> None:
         save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors", metadata=metadata)
-        with pytest.raises(UserError, match=r"foreign.safetensors: truncated, altered or not a data set"):
+        with pytest.raises(UserError, match=r"foreign.safetensors: truncated, altered or no dataset file"):
             load_dataset(tmp_path / "foreign.safetensors")
-
-    def test_other_class_names_do_not_go_unseen(self, dataset: Dataset, tmp_path: Path) -> None:
-        save_dataset(dataset, tmp_path / "d")
-        with safe_open(tmp_path / "d", framework="pt") as file:
-            description = json.loads(file.metadata()["dataset"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description["class_names"] = ["b", "a", "ç"]
-        save_file(tensors, tmp_path / "d", metadata={"dataset": json.dumps(description)})
-        with pytest.raises(UserError, match="altered"):
-            load_dataset(tmp_path / "d")
 
 
 def test_moves_between_devices(dataset: Dataset) -> None:
@@ -130,13 +110,13 @@ def image_batches(draw: st.DrawFn) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-class TestAugment:
+class TestCropAndFlip:
     @given(images=image_batches(), padding=st.integers(0, 3), flip=st.booleans(), seed=st.integers(0, 99))
     def test_each_result_is_a_crop_of_its_padded_image(
         self, images: torch.Tensor, padding: int, flip: bool, seed: int
     ) -> None:
         before = images.clone()
-        results = augment(images, torch.Generator().manual_seed(seed), padding, flip)
+        results = crop_and_flip(images, torch.Generator().manual_seed(seed), padding, flip)
         assert torch.equal(images, before)
         assert results.dtype == torch.uint8
         assert results.shape == images.shape
@@ -149,16 +129,50 @@ class TestAugment:
 
     @given(images=image_batches(), seed=st.integers(0, 99))
     def test_no_padding_and_no_flip_is_the_identity(self, images: torch.Tensor, seed: int) -> None:
-        assert torch.equal(augment(images, torch.Generator().manual_seed(seed), 0, False), images)
+        assert torch.equal(crop_and_flip(images, torch.Generator().manual_seed(seed), 0, False), images)
 
     def test_every_shift_and_both_directions_occur(self) -> None:
         image = make_split(1, size=5).images
         images = image.expand(2000, -1, -1, -1)
-        results = augment(images, torch.Generator().manual_seed(0), 1, True)
+        results = crop_and_flip(images, torch.Generator().manual_seed(0), 1, True)
         _, counts = results.flatten(1).unique(dim=0, return_counts=True)
         assert len(counts) == 18
         assert counts.min() > 2000 / 18 / 2
         assert counts.max() < 2000 / 18 * 2
+
+
+FLIP = augmentation(replace(SHARED, crop_padding=0, flip=True))
+
+
+class TestWhatIsDrawnForEachImage:
+    def test_trivial_augment_changes_each_image_by_itself_and_leaves_the_generator_of_others_alone(self) -> None:
+        images = make_split(1, size=8).images.expand(200, -1, -1, -1)
+        augment = augmentation(replace(SHARED, crop_padding=0, trivial_augment=True))
+        torch.manual_seed(3)
+        expected = torch.rand(4)
+        torch.manual_seed(3)
+        results = augment(images, torch.Generator().manual_seed(0))
+        assert torch.equal(torch.rand(4), expected)
+        assert results.dtype == torch.uint8
+        assert results.shape == images.shape
+        assert len(results.flatten(1).unique(dim=0)) > 50  # 14 kinds of change, each of up to 31 strengths
+        other = augment(images, torch.Generator().manual_seed(1))
+        assert not torch.equal(results, other)
+
+    @pytest.mark.parametrize("probability", [0.3, 1.0])
+    def test_erasing_blackens_one_box_of_so_many_images(self, probability: float) -> None:
+        images = torch.full((400, 3, 16, 16), 200, dtype=torch.uint8)
+        augment = augmentation(replace(SHARED, crop_padding=0, erasing=probability))
+        black = augment(images, torch.Generator().manual_seed(0)) == 0
+        assert torch.equal(black.any(1), black.all(1))  # in all channels
+        black = black.all(1)
+        for box in black[black.flatten(1).any(1)]:
+            rows, columns = (box.any(axis).nonzero().flatten() for axis in (1, 0))
+            assert int(box.sum()) == len(rows) * len(columns)
+            for side in (rows, columns):  # an interval
+                assert int(side[-1] - side[0]) + 1 == len(side)
+        share = black.flatten(1).any(1).double().mean()
+        assert share == pytest.approx(probability, abs=0.08)
 
 
 def all_of(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,23 +186,24 @@ class TestBatches:
     def test_every_image_once_with_its_label(self, count: int, batch_size: int, epoch: int) -> None:
         images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
         split = Split(images, torch.arange(count) * 10)
-        sizes = [len(labels) for _, labels in batches(split, batch_size, 0, epoch, 0, True)]
+        sizes = [len(labels) for _, labels in batches(split, batch_size, 0, epoch, FLIP)]
         assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
         assert sum(sizes) == count
         assert sizes[-1] > 1 or batch_size == 1 or count == 1
-        seen, labels = all_of(split, batch_size, 0, epoch, 0, True)
+        seen, labels = all_of(split, batch_size, 0, epoch, FLIP)
         assert labels.tolist() == (seen[:, 0, 0, 0].long() * 10).tolist()
         assert sorted(labels.tolist()) == split.labels.tolist()
 
-    def test_a_function_of_seed_and_epoch(self) -> None:
-        split = make_split(30)
-        first = all_of(split, 8, 5, 2, 1, True)
+    @pytest.mark.parametrize("augmented", [SHARED, replace(SHARED, trivial_augment=True, erasing=0.5)])
+    def test_a_function_of_seed_and_epoch(self, augmented: TrainingParams) -> None:
+        split, augment = make_split(30), augmentation(augmented)
+        first = all_of(split, 8, 5, 2, augment)
         torch.manual_seed(99)  # the global generator plays no part
-        again = all_of(split, 8, 5, 2, 1, True)
+        again = all_of(split, 8, 5, 2, augment)
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1], again[1])
         for seed, epoch in ((5, 3), (6, 2), (2, 5)):
-            other = all_of(split, 8, seed, epoch, 1, True)
+            other = all_of(split, 8, seed, epoch, augment)
             assert not torch.equal(first[0], other[0])
 
     def test_evaluation_keeps_order_and_pixels(self) -> None:

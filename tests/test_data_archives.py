@@ -49,28 +49,6 @@ def test_altered_archive(images: Path, name: str) -> None:
         fetched(path)
 
 
-def test_altered_name_within_a_zip(images: Path) -> None:
-    path = packed(images, "a.zip")
-    whole = path.read_bytes()
-    position = whole.rindex(b"train/cat/0.png")
-    path.write_bytes(whole[:position] + b"brain" + whole[position + 5 :])
-    with pytest.raises(UserError, match=r"a.zip: truncated, altered"):
-        fetched(path)
-
-
-def test_entries_that_vanish_from_a_zip_are_missed(images: Path) -> None:
-    """The length of one entry's comment grows over the next entry, which zipfile then skips."""
-    path = packed(images, "a.zip")
-    content = bytearray(path.read_bytes())
-    first = content.index(b"PK\x01\x02")
-    second = content.index(b"PK\x01\x02", first + 1)
-    third = content.index(b"PK\x01\x02", second + 1)
-    content[first + 32] = third - second
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a.zip: truncated, altered or of another kind"):
-        fetched(path)
-
-
 def test_name_that_is_no_text_within_a_zip(images: Path) -> None:
     (images / "train/cat").rename(images / "train/ç")
     (images / "test/cat").rename(images / "test/ç")
@@ -98,7 +76,7 @@ def test_file_of_another_kind(tmp_path: Path, name: str) -> None:
         fetched(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_archive_cannot_reach_out(images: Path, kind: bytes) -> None:
     path = packed(images, "a.tar")
     link = tarfile.TarInfo("train/cat/link.png")

@@ -2,15 +2,16 @@
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.imagefolders import COUNTS, PARAMS, fetched, packed, pixels, saved, write_images
-from vtp.data.imagefolder import fetch_imagefolder
+from vtp.data.sources.imagefolder import fetch_imagefolder
 from vtp.errors import UserError
 
 
@@ -37,9 +38,11 @@ def test_validation_is_drawn_by_seed(images: Path, tmp_path: Path) -> None:
     assert len(drawn) > 1
 
 
-def test_own_validation_folder(images: Path) -> None:
-    shutil.copytree(images / "test", images / "val")
-    dataset = fetched(images)
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("archive", [None, "a.zip", "a.tar"])
+def test_own_validation_folder(images: Path, name: str, archive: str | None) -> None:
+    shutil.copytree(images / "test", images / name)
+    dataset = fetched(packed(images, archive, "photos/") if archive else images)
     assert len(dataset.train) == 10
     assert torch.equal(dataset.validation.images, dataset.test.images)
     assert dataset.validation.labels.tolist() == [0, 0, 1, 1]
@@ -63,6 +66,13 @@ def test_directory_within_a_directory_and_linked(images: Path, tmp_path: Path) -
         (outer / folder).symlink_to(images / folder)
     (outer.parent / "README.txt").touch()
     assert saved(fetched(outer.parent), tmp_path) == expected
+
+
+def test_a_loop_of_links_is_walked_once(images: Path, tmp_path: Path) -> None:
+    expected = saved(fetched(images), tmp_path)
+    (images / "train/cat/again").symlink_to(images / "train")
+    (images / "train/dog/root").symlink_to(images)
+    assert saved(fetched(images), tmp_path) == expected
 
 
 def test_files_that_systems_leave_behind_are_skipped(images: Path, tmp_path: Path) -> None:
@@ -126,6 +136,55 @@ def test_palette_with_transparency(images: Path) -> None:
     picture.putpalette([0, 0, 0, 10, 20, 30])
     picture.save(images / "test/cat/0.png", transparency=bytes([0, 128]))
     assert fetched(images).test.images[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+# What is stored of an upright picture, by the sides that the EXIF standard names for its first row and column.
+STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda upright: upright,  # top, left
+    2: lambda upright: upright[:, ::-1],  # top, right
+    3: lambda upright: upright[::-1, ::-1],  # bottom, right
+    4: lambda upright: upright[::-1],  # bottom, left
+    5: lambda upright: upright.swapaxes(0, 1),  # left, top
+    6: lambda upright: upright[:, ::-1].swapaxes(0, 1),  # right, top
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+    8: lambda upright: upright[::-1].swapaxes(0, 1),  # left, bottom
+}
+ORIENTATION = ExifTags.Base.Orientation.value
+
+
+def is_upright(images: Path) -> bool:
+    """Whether the first test image of cats has the colours of `upright_picture` in its corners."""
+    corners = fetched(images).test.images[0, :, [0, 0, -1, -1], [0, -1, 0, -1]].T.int()
+    return bool((corners - torch.tensor(COLOURS).int()).abs().max() <= 8)
+
+
+COLOURS = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 200]]
+
+
+def upright_picture() -> np.ndarray:
+    """A wide picture of four coloured quarters (16, 32, 3)."""
+    return np.array(COLOURS, dtype=np.uint8).reshape(2, 2, 3).repeat(8, axis=0).repeat(16, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "orientation"), [*(("jpg", number) for number in STORED), ("png", 6), ("webp", 6), ("tif", 6)]
+)
+def test_photos_are_turned_upright(images: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright_picture())))
+    stored.save(images / f"test/cat/0.{suffix}", exif=exif, quality=95)
+    (images / f"test/cat/0.{suffix}").replace(images / "test/cat/0.png")
+    assert is_upright(images)
+
+
+def test_photos_are_turned_upright_whatever_else_their_camera_has_noted(images: Path) -> None:
+    resolution_as_text = b"\x01\x1a\0\x02\0\0\0\x0372\0\0"  # where the standard wants a fraction
+    turned = b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + turned + resolution_as_text + bytes(4)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[6](upright_picture())))
+    stored.save(images / "test/cat/0.png", "JPEG", exif=exif, quality=95)
+    assert is_upright(images)
 
 
 def test_reducing_averages(images: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.imagefolders import PARAMS, fetched, packed, write_images
-from vtp.data.imagefolder import fetch_imagefolder
+from tests.imagefolders import COUNTS, PARAMS, fetched, packed, write_images
+from vtp.data.sources.imagefolder import fetch_imagefolder
 from vtp.errors import UserError
 
 
@@ -63,6 +63,18 @@ def class_not_in_val(images: Path) -> str:
     return r"train/dog has no counterpart in val/"
 
 
+def two_validation_folders(images: Path) -> str:
+    for name in ("valid", "val"):
+        shutil.copytree(images / "test", images / name)
+    return r"images: found are val/ and valid/; allowed is train/.*in one of val/, valid/, validation/"
+
+
+def class_name_that_is_no_text(images: Path) -> str:
+    for folder in COUNTS:
+        (images / folder / "cat").rename(os.fsdecode(os.fsencode(images / folder) + b"/k\xe4fer"))
+    return r"images: the class name 'k\\udce4fer' is not UTF-8"
+
+
 def no_train(images: Path) -> str:
     shutil.rmtree(images / "train")
     return r"no class folder in train/; found is test/, allowed is train/<class>/<image> and test"
@@ -113,6 +125,8 @@ def dangling_link(images: Path) -> str:
         class_only_in_test,
         class_only_in_train,
         class_not_in_val,
+        class_name_that_is_no_text,
+        two_validation_folders,
         no_train,
         no_test,
         nothing_at_all,
@@ -130,7 +144,7 @@ def test_bad_directory(images: Path, spoil: Callable[[Path], str]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["~nobody-of-that-name/x.zip", "x" * 300, "a\0b"])
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x.zip", "x" * 300])
 def test_path_that_cannot_be_one(path: str) -> None:
     with pytest.raises(UserError, match=r"^params.yaml: data.path is '.*', which cannot be read \(.+\)$"):
         fetch_imagefolder(replace(PARAMS, path=path), 0, Path("/"))

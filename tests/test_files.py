@@ -1,7 +1,11 @@
-"""Files that are written whole or not at all, and JSON."""
+"""Files that are written whole or not at all, JSON, and telling whether files have changed."""
 
 import math
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from vtp.errors import UserError
-from vtp.files import existing, read_json, replacing, write_json, write_text
+from vtp.files import existing, read_json, replacing, walk, write_json, write_text
+from vtp.fingerprint import fingerprint
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -61,6 +67,11 @@ def test_text_is_utf_8(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == "ηλπ\n".encode()
 
 
+def test_json_is_utf_8_that_people_can_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "file", {"♥": "käfer"})
+    assert (tmp_path / "file").read_text(encoding="utf-8") == '{\n  "♥": "käfer"\n}\n'
+
+
 @settings(max_examples=50)
 @given(value=PLAIN)
 def test_json_comes_back_as_it_was_and_equal_values_give_equal_bytes(
@@ -91,3 +102,80 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
                 read(path)
     write_json(tmp_path / "there.json", math.pi)
     assert existing(tmp_path / "there.json") == tmp_path / "there.json"
+
+
+def test_a_walk_follows_links_but_in_no_circle(tmp_path: Path) -> None:
+    for name in ("top/b/file", "top/a/file", "other/file"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "top/b/other").symlink_to(tmp_path / "other")
+    (tmp_path / "top/a/other").symlink_to(tmp_path / "other")
+    (tmp_path / "top/a/itself").symlink_to(tmp_path / "top/a")
+    (tmp_path / "other/back").symlink_to(tmp_path)  # from there `top` and `other` would be entered again
+    found = [
+        str(Path(folder, name).relative_to(tmp_path))
+        for folder, _, names in walk(tmp_path / "top")
+        for name in names
+    ]
+    assert found == ["top/a/file", "top/a/other/file", "top/b/file", "top/b/other/file"]
+
+
+class TestFingerprint:
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> Path:
+        for name in ("train/cat/0.png", "train/cat/1.png", "test/dog/0.png"):
+            (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "images" / name).write_bytes(name.encode())
+        return tmp_path / "images"
+
+    def test_nothing_has_none(self, tmp_path: Path) -> None:
+        assert fingerprint(tmp_path / "missing") is None
+
+    def test_it_sees_an_edit_in_place_a_new_name_and_a_missing_file(self, images: Path) -> None:
+        found = [fingerprint(images)]
+        file = images / "train/cat/0.png"
+        status = file.stat()
+        file.write_bytes(b"longer than it was before")
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        found.append(fingerprint(images))  # by its size
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        found.append(fingerprint(images))  # by its time
+        file.rename(images / "train/cat/2.png")
+        found.append(fingerprint(images))
+        (images / "train/cat/2.png").unlink()
+        found.append(fingerprint(images))
+        assert len(set(found)) == len(found)
+        assert fingerprint(images) == found[-1]
+
+    def test_it_is_of_what_is_there_and_not_of_where(self, images: Path, tmp_path: Path) -> None:
+        before = fingerprint(images)
+        (tmp_path / "link").symlink_to(images)
+        assert fingerprint(tmp_path / "link") == before
+        shutil.copytree(images, tmp_path / "copy")  # with the times
+        assert fingerprint(tmp_path / "copy") == before
+        shutil.copytree(images, tmp_path / "made the other way round", copy_function=lambda *_: None)
+        for file in sorted(images.rglob("*.png"), reverse=True):
+            shutil.copy2(file, tmp_path / "made the other way round" / file.relative_to(images))
+        assert fingerprint(tmp_path / "made the other way round") == before
+
+    def test_of_one_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "images.zip"
+        path.write_bytes(b"one")
+        before = fingerprint(path)
+        assert before is not None
+        assert fingerprint(path) == before
+        path.write_bytes(b"three")
+        assert fingerprint(path) not in (before, None)
+
+    def test_a_link_that_leads_nowhere_counts_by_its_name(self, images: Path) -> None:
+        found = [fingerprint(images)]
+        (images / "train/cat/lost.png").symlink_to(images / "gone")
+        found.append(fingerprint(images))
+        (images / "gone").write_bytes(b"here again")
+        found.append(fingerprint(images))
+        assert len(set(found)) == 3
+
+    def test_its_module_is_quick_to_import(self) -> None:
+        check = "import sys, vtp.fingerprint; print(*({'torch', 'numpy', 'pydantic', 'yaml'} & set(sys.modules)))"
+        found = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == ""

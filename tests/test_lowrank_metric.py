@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.lowrank import centred_norm, flows_of, layer_outputs, product, settings_of, small
+from tests.lowrank import centred_norm, layer_outputs, product, settings_of, small
 from tests.models import both, random_images, random_model, small_spec
-from vtp.calibration import output_rows
-from vtp.lowrank import METRICS, factorise, moments
-from vtp.lowrank.flows import Moments
+from vtp.calibration.moments import Moments, moments
+from vtp.calibration.watching import output_rows
+from vtp.lowrank import factorise
 from vtp.models import Model, factorisable
 
 
@@ -19,16 +19,16 @@ from vtp.models import Model, factorisable
 def test_svd_reaches_the_least_output_error_and_every_method_keeps_the_mean(family: str, count: int) -> None:
     model, images = small(family), random_images(small(family).spec, count)
     inputs, before = layer_outputs(model, images)
-    flows = moments(model, images)
+    flows = moments(model, images, 0)
     for method in ("svd", "qr_pivoted", "lu"):
         params = settings_of(allocation="uniform", keep=0.5)
         factorised, reports = factorise(model, method, params, flows)
         for report in reports:
-            name, whole = report.layer, before[report.layer]
+            name, whole = report.unit, before[report.unit]
             if report.rank is None:
                 continue
             with torch.no_grad():
-                after = output_rows(factorised.get_submodule(name)(inputs[name]))
+                after = output_rows(factorisable(model)[name], factorised.get_submodule(name)(inputs[name]))
             torch.testing.assert_close(after.mean(0), whole.mean(0), rtol=1e-9, atol=1e-9)
             error, norm = centred_norm(after - whole), float(whole.norm())
             assert error == pytest.approx(report.output_error * centred_norm(whole), abs=1e-7 * norm)
@@ -41,7 +41,7 @@ def test_svd_reaches_the_least_output_error_and_every_method_keeps_the_mean(fami
 @both
 def test_at_the_same_ranks_activation_is_never_worse_on_the_outputs_nor_weight_on_the_weights(family: str) -> None:
     model = small(family)
-    flows = moments(model, random_images(model.spec, 40))
+    flows = moments(model, random_images(model.spec, 40), 0)
     found = {
         metric: factorise(model, "svd", settings_of(metric=metric, allocation="uniform", budget="macs"), flows)[1]
         for metric in ("activation", "weight")
@@ -58,8 +58,8 @@ def test_at_the_same_ranks_activation_is_never_worse_on_the_outputs_nor_weight_o
 def test_layers_that_move_no_loss_are_still_cut_as_well_as_can_be() -> None:
     model = small("vit")
     flows = {
-        name: replace(flow, gradients=torch.zeros_like(flow.gradients))  # type: ignore[arg-type]
-        for name, flow in flows_of(model, random_images(model.spec, 40)).items()
+        name: replace(flow, gradients=torch.zeros_like(flow.gradients))
+        for name, flow in moments(model, random_images(model.spec, 40), 0).items()
     }
     by_loss, by_activation = (
         factorise(model, "svd", settings_of(metric=metric, allocation="uniform", keep=0.6), flows)[1]
@@ -72,23 +72,25 @@ def test_layers_that_move_no_loss_are_still_cut_as_well_as_can_be() -> None:
 @pytest.mark.parametrize("method", ["svd", "qr_pivoted", "cod", "cholesky", "lu"])
 def test_no_ratio_to_an_optimum_that_is_but_rounding(method: str) -> None:
     model = small("vit")
-    flows = flows_of(model, random_images(model.spec, 1))
+    flows = moments(model, random_images(model.spec, 1), 0)
     _, reports = factorise(model, method, settings_of(metric="activation", allocation="uniform", keep=0.8), flows)
     ratios = [report.optimum_ratio for report in reports if report.rank is not None]
     assert None in ratios
     assert all(ratio is None or ratio >= 1 - 1e-6 for ratio in ratios)
 
 
+METRICS = ("weight", "activation", "loss")
+
+
 def added_loss(moments: Moments, error: Tensor) -> float:
     """Twice the loss that an error of a weight adds, in the Kronecker-factored approximation: tr(G E C Eᵀ)."""
-    assert moments.gradients is not None
-    return float(((moments.gradients @ error @ moments.covariance) * error).sum())
+    return float(((moments.gradients @ error @ moments.inputs.covariance) * error).sum())
 
 
 @both
 def test_at_the_same_ranks_the_metric_loss_adds_the_least_loss(family: str) -> None:
     model = small(family)
-    flows = flows_of(model, random_images(model.spec, 300))
+    flows = moments(model, random_images(model.spec, 300), 0)
     found = {
         metric: factorise(model, "svd", settings_of(metric=metric, allocation="uniform", budget="macs"), flows)
         for metric in METRICS
@@ -114,7 +116,7 @@ def test_the_metric_loss_stays_closest_to_the_predictions_on_new_images(family: 
     models = [random_model(small_spec(family), seed) for seed in range(6)]
     found = dict.fromkeys(METRICS, 0.0)
     for model in models:
-        flows, new = flows_of(model, random_images(model.spec, 300)), random_images(model.spec, 300, seed=1)
+        flows, new = moments(model, random_images(model.spec, 300), 0), random_images(model.spec, 300, seed=1)
         for metric in METRICS:
             params = settings_of(metric=metric, keep=0.7)
             found[metric] += divergence(model, factorise(model, "svd", params, flows)[0], new)

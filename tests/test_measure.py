@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models import SEEDS, both, random_images, random_model, small_spec, specs, with_factors
+from vtp.cost import latency, macs, parameters
 from vtp.data.dataset import Split
-from vtp.measure import accuracy, accuracy_by_class, latency, logits, macs, parameters
+from vtp.measure import accuracy, accuracy_by_class, logits
 from vtp.models import Model, ModelSpec, build
-from vtp.models.vit import ViTSpec
+from vtp.models.vit.spec import ViTSpec
 
 
 def labelled(spec: ModelSpec, count: int) -> Split:

@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import both, random_images, random_model, small_spec, specs, train_a_step, with_factors
-from vtp.architecture import spec_of
-from vtp.checkpoint import digest
+from vtp.cost import macs, parameters
 from vtp.errors import UserError
-from vtp.measure import macs, parameters
 from vtp.models import (
     ModelSpec,
     build,
+    dense_spec,
     factorisable,
     from_state,
     initialised,
@@ -26,23 +25,36 @@ from vtp.models import (
     spec_to_plain,
 )
 from vtp.models.layers import LowRankConv2d
-from vtp.params import ModelParams, ResNetParams, ViTParams, params_from_text
-from vtp.resume import Progress, load_progress, save_progress
+from vtp.models.resnet.params import ResNetParams
+from vtp.models.vit.params import ViTParams
+from vtp.sealed import digest
+from vtp.training.resume import Progress, load_progress, save_progress
 
 ROOT = Path(__file__).resolve().parent.parent
 RESNET18 = ResNetParams(name="resnet18", width=64)
-PAPER_CODE = ViTParams("vit", patch_size=4, dim=512, depth=6, heads=8, head_dim=64, mlp_dim=512, dropout=0.1)
+PAPER_CODE = ViTParams(
+    name="vit",
+    patch_size=4,
+    dim=512,
+    depth=6,
+    heads=8,
+    head_dim=64,
+    mlp_dim=512,
+    dropout=0.1,
+    stochastic_depth=0.0,
+    position_std=0.02,
+)
 
 
-def cifar(params: ModelParams) -> ModelSpec:
-    return spec_of(params, image_size=32, channels=3, classes=10)
+def cifar(params: ResNetParams | ViTParams) -> ModelSpec:
+    return dense_spec(params, image_size=32, channels=3, classes=10)
 
 
 @pytest.mark.parametrize(
     ("params", "count", "cost"),
     [(RESNET18, 11_173_962, 555_422_720), (PAPER_CODE, 9_523_722, 569_584_640)],
 )
-def test_known_sizes(params: ModelParams, count: int, cost: int) -> None:
+def test_known_sizes(params: ResNetParams | ViTParams, count: int, cost: int) -> None:
     assert parameters(cifar(params)) == count
     assert macs(cifar(params)) == cost
 
@@ -53,7 +65,7 @@ def test_known_sizes(params: ModelParams, count: int, cost: int) -> None:
 def test_specs_survive_json(family: str, data: st.DataObject) -> None:
     spec = data.draw(specs(family))
     for changed in (spec, with_factors(spec, 2)):
-        assert spec_from_plain(json.loads(json.dumps(spec_to_plain(changed)))) == changed
+        assert spec_from_plain(json.loads(json.dumps(spec_to_plain(changed))), "file") == changed
 
 
 @both
@@ -136,7 +148,7 @@ def test_resume_brings_back_weights_and_norm_statistics(family: str, tmp_path: P
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     model(random_images(model.spec)).sum().backward()
     optimizer.step()
-    progress = Progress.start(model).after({"validation_accuracy": 0.5}, model, True)
+    progress = Progress.start({"validation_accuracy": 0.1}, model).after({"validation_accuracy": 0.5}, model, True)
     save_progress(tmp_path / "state.safetensors", progress, model, optimizer)
     other = random_model(small_spec(family), seed=1, dtype=torch.float32)
     loaded = load_progress(tmp_path / "state.safetensors", other, torch.optim.Adam(other.parameters(), 0.01))
@@ -148,26 +160,26 @@ def test_resume_brings_back_weights_and_norm_statistics(family: str, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"classes": 0}, "spec.classes is 0, but must be at least 1"),
-        ({"classes": "ten"}, "spec.classes is 'ten', but must be of type int"),
-        ({"classes": True}, "spec.classes is True"),
-        ({"blocks": 3}, "spec.blocks is 3"),
-        ({"blocks": [{}]}, "spec.blocks[0] must have the keys"),
-        ({"colour": "red"}, "spec must have the keys"),
+        ({"classes": 0}, "file: spec.classes is 0, but must be a whole number of at least 1"),
+        ({"classes": "ten"}, "file: spec.classes is 'ten', but must be a whole number of at least 1"),
+        ({"classes": True}, "file: spec.classes is True"),
+        ({"blocks": 3}, "file: spec.blocks is 3, but must be a list"),
+        ({"blocks": [{}]}, "file: key spec.blocks[0]."),
+        ({"colour": "red"}, "file: unknown key spec.colour; allowed here are name, image_size"),
         ({"name": "vgg"}, "spec.name is 'vgg', but must be one of vit, resnet18"),
         ({"name": ["vit"]}, "spec.name is ['vit']"),
     ],
 )
 def test_plain_data_that_is_no_spec(family: str, change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
-        spec_from_plain(spec_to_plain(small_spec(family)) | change)
+        spec_from_plain(spec_to_plain(small_spec(family)) | change, "file")
 
 
 @both
 def test_weights_that_do_not_fit_the_spec(family: str) -> None:
     spec = small_spec(family)
     state = random_model(spec, seed=0).state_dict()
-    with pytest.raises(UserError, match=r"tensor head.bias is \(4,\), but the spec wants it \(5,\)"):
+    with pytest.raises(UserError, match=r"tensor head.bias is \(4,\), but the model wants it \(5,\)"):
         from_state(replace(spec, classes=5), state)
     with pytest.raises(UserError, match=r"tensor extra .* wants it absent"):
         from_state(spec, {**state, "extra": torch.zeros(1)})
@@ -176,31 +188,3 @@ def test_weights_that_do_not_fit_the_spec(family: str) -> None:
     for name in ("head", "blocks.9.mlp.up", "nothing"):
         with pytest.raises(UserError, match=f"spec.factors names '{name}'"):
             build(replace(spec, factors={name: next(iter(with_factors(spec, 1).factors.values()))}))
-
-
-def params_with(model: str, sites: str) -> str:
-    text = (ROOT / "configs" / "digits.yaml").read_text()
-    text = re.sub(r"(?m)^model:\n(  .*\n)+", f"model:\n{model}", text)
-    return re.sub(r"(?m)^  sites: .*$", f"  sites: [{sites}]", text)
-
-
-def test_section_model_of_a_resnet() -> None:
-    text = params_with("  name: resnet18\n  width: 16\n", "block.inner")
-    assert params_from_text(text, Path("params.yaml")).model == ResNetParams("resnet18", 16)
-
-
-@pytest.mark.parametrize(
-    ("model", "sites", "words"),
-    [
-        ("  name: vgg\n", "block.inner", "model.name is 'vgg', but must be one of vit, resnet18"),
-        ("  width: 16\n", "block.inner", "key model.name is missing"),
-        ("  name: resnet18\n", "block.inner", "key model.width is missing"),
-        ("  name: resnet18\n  width: 0\n", "block.inner", "model.width is 0, but must be a number from 1 to 4096"),
-        ("  name: resnet18\n  width: 8\n  depth: 2\n", "block.inner", "unknown key model.depth"),
-        ("  name: resnet18\n  width: 8\n", "mlp.hidden", "but model resnet18 has only block.inner"),
-        ("  name: resnet18\n  width: 8\n", "nothing", "but must be a list, without repeats, of attention.inner"),
-    ],
-)
-def test_section_model_that_does_not_fit(model: str, sites: str, words: str) -> None:
-    with pytest.raises(UserError, match=re.escape(words)):
-        params_from_text(params_with(model, sites), Path("params.yaml"))

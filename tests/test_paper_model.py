@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from tests.models import random_images, train_a_step
-from vtp.architecture import spec_of
+from vtp.calibration.moments import moments
 from vtp.checkpoint import load, save
-from vtp.lowrank import factorise, moments
-from vtp.measure import macs, parameters
-from vtp.models import Model, initialised
-from vtp.params import ViTParams, load_params
+from vtp.cost import macs, parameters
+from vtp.lowrank import factorise
+from vtp.models import Model, dense_spec, initialised
+from vtp.models.vit.params import ViTParams
+from vtp.params import load_params
 from vtp.prune import choose_cut, masked, slim
 from vtp.scores import scores, with_scores
 
@@ -32,7 +33,9 @@ def test_the_paper_s_model_trains_prunes_factorises_and_reloads(head_dim: int, t
     params = load_params(ROOT / "configs" / "paper.yaml")
     assert isinstance(params.model, ViTParams)
     assert (params.model.depth, params.model.heads, params.model.dim) == (12, 10, 768)
-    spec = spec_of(replace(params.model, patch_size=8, head_dim=head_dim), image_size=16, channels=3, classes=10)
+    spec = dense_spec(
+        replace(params.model, patch_size=8, head_dim=head_dim), image_size=16, channels=3, classes=10
+    )
     images = random_images(spec, 8)
 
     dense = initialised(spec, 0, (120.0,) * 3, (60.0,) * 3)
@@ -49,7 +52,7 @@ def test_the_paper_s_model_trains_prunes_factorises_and_reloads(head_dim: int, t
     assert largest_difference(pruned, masked(scored, cut.keep), images) <= 1e-5
 
     plan = replace(params.decompose, metric="weight", allocation="uniform")
-    flows = moments(pruned, images)
+    flows = moments(pruned, images, 0)
     factorised, reports = factorise(pruned, "lu", plan, flows)
     assert len(reports) == 12 * 6
     assert all(report.rank for report in reports)

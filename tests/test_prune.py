@@ -18,12 +18,12 @@ from tests.models import (
     scored_models,
     small_spec,
 )
-from vtp.checkpoint import digest
-from vtp.measure import macs, parameters
+from vtp.cost import macs, parameters
 from vtp.models import Model, spec_to_plain
-from vtp.models.vit import HeadSpec
+from vtp.models.vit.spec import HeadSpec
 from vtp.prune import keep_masks, masked, slim
 from vtp.scores import scores, with_scores
+from vtp.sealed import digest
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 some = settings(max_examples=15)

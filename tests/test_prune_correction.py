@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import KINDS, both, random_images, random_model, small_spec
-from vtp.checkpoint import digest
 from vtp.models import Model, from_state, spec_to_plain
 from vtp.prune import corrected, keep_masks, slim
 from vtp.prune.correction import _least_squares, _Sums
 from vtp.scores import scores
+from vtp.sealed import digest
 
 
 def scored(family: str, seed: int = 0) -> Model:

@@ -70,7 +70,7 @@ def prune_params(**changes: Any) -> PruneParams:
         "rates": {},
         "threshold": "global",
         "correction": "none",
-        "calibration_images": 8,
+        "images": 8,
     }
     return PruneParams(**defaults | changes)
 

@@ -57,11 +57,17 @@ def test_figures_are_written_for_readers() -> None:
 
 
 def history(epochs: int) -> list[dict[str, float]]:
-    return [{"epoch": i + 1, "loss": 2 / (i + 1), "validation_accuracy": i / epochs} for i in range(epochs)]
+    before = {"epoch": 0, "validation_accuracy": 0.1, "validation_loss": 2.3}
+    return [before] + [
+        {"epoch": i, "loss": 2 / i, "validation_accuracy": i / epochs, "validation_loss": 2.1 / i}
+        for i in range(1, epochs + 1)
+    ]
 
 
 PLOTS: dict[str, Callable[[Path], None]] = {
-    "curves": lambda path: plot_curves({"baseline": history(4), "finetune": history(1)}, path),
+    "curves": lambda path: plot_curves(
+        {"baseline": history(4), "finetune": history(1)}, {"baseline": 3, "finetune": 0}, 143, path
+    ),
     "methods": lambda path: plot_methods({"none": 0.97, "svd": 0.95, "lu": 0.0}, 0.98, 0.97, path),
     "scores": lambda path: plot_scores(
         {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import run_stage
+from stages.shared import run_stage
 from tests.conftest import ROOT, write_params
 
 
@@ -23,7 +23,7 @@ def by_hand(folder: Path, stage: str, **environment: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize(
-    "stage", ["baseline", "sparsify", "prune", "decompose svd", "finetune", "evaluate", "report"]
+    "stage", ["baseline", "sparsify", "prune", "calibrate", "decompose svd", "finetune", "evaluate", "report"]
 )
 def test_a_stage_without_its_input_says_which_file_is_missing(stage: str, tmp_path: Path) -> None:
     write_params(tmp_path)
@@ -42,7 +42,7 @@ def test_a_lock_that_cannot_be_read_does_not_hide_the_mistake(lock: str | None, 
     done = by_hand(tmp_path, "fetch", DVC_STAGE="fetch")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: params.yaml: seed is -1, but must be a number from 0 to 2147483647"
+        "error: params.yaml: seed is -1, but must be a whole number from 0 to 2147483647"
     ]
 
 

@@ -22,7 +22,7 @@ SVD = Experiment(
     name="shy-moth",
     time=1_700_000_000,
     params={"decomp": "svd", "methods": ("none", "svd"), "decompose.keep": 0.5, "data.path": None},
-    metrics={"accuracy": 0.97, "parameters": 28257},
+    metrics={"test_accuracy": 0.97, "parameters": 28257},
     histories={
         "baseline": [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.25}],
         "finetune": [{"epoch": 1, "loss": 0.5}],
@@ -84,7 +84,7 @@ def test_a_run_holds_everything_of_its_experiment(root: Path) -> None:
             (time, time, "FINISHED"),
             {"decomp": "svd", "methods": "none, svd", "decompose.keep": "0.5", "data.path": "None"},
             {
-                "accuracy": [(0, 0.97, time)],
+                "test_accuracy": [(0, 0.97, time)],
                 "parameters": [(0, 28257.0, time)],
                 "baseline/loss": [(1, 2.5, time), (2, 1.25, time)],
                 "finetune/loss": [(1, 0.5, time)],
@@ -121,7 +121,7 @@ def test_equal_experiments_are_one_run_under_the_first_name(root: Path) -> None:
     "other",
     [
         replace(SVD, params={**SVD.params, "decompose.keep": 0.25}),
-        replace(SVD, metrics={**SVD.metrics, "accuracy": 0.5}),
+        replace(SVD, metrics={**SVD.metrics, "test_accuracy": 0.5}),
         replace(SVD, histories={**SVD.histories, "finetune": [{"epoch": 1, "loss": 0.25}]}),
     ],
     ids=["params", "metrics", "histories"],

@@ -11,12 +11,23 @@ import torch
 from torch import Tensor
 
 from tests.models import both
-from tests.training import RECIPE, SHARED, TRAINING, VALIDATION, quiet, run, same, scored, tiny
+from tests.training import (
+    RECIPE,
+    SHARED,
+    TRAINING,
+    VALIDATION,
+    Interrupted,
+    Listener,
+    run,
+    same,
+    scored,
+    tiny,
+)
 from vtp.errors import UserError
 from vtp.measure import accuracy
 from vtp.models import Model
 from vtp.scores import L1
-from vtp.train import train
+from vtp.training.loop import train
 
 
 @both
@@ -24,24 +35,14 @@ def test_training_learns_what_can_be_learnt(family: str, tmp_path: Path) -> None
     model = tiny(family, dropout=0.0)
     recipe = replace(RECIPE, epochs=12, learning_rate=0.02, shared=replace(SHARED, crop_padding=0))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trained, history = train(model, TRAINING, VALIDATION, recipe, resume=tmp_path / "r", report=quiet)
-    assert history[1]["loss"] < history[0]["loss"] < 0.8  # a zero head starts at log 2
-    assert [record["epoch"] for record in history] == list(range(1, 13))
+    trained, history = train(model, TRAINING, VALIDATION, recipe, resume=tmp_path / "r", watcher=Listener())
+    assert history[2]["loss"] < history[1]["loss"] < 0.8  # a zero head starts at log 2
+    assert [record["epoch"] for record in history] == list(range(13))
+    assert history[0]["validation_loss"] == pytest.approx(math.log(2))
+    assert history[12]["validation_loss"] < 0.2
     assert accuracy(trained, VALIDATION) == 1.0
     assert not trained.training
     assert same(before, model.state_dict())  # the model given stays as it was
-
-
-class Interrupted(Exception):
-    """As a kill between two epochs."""
-
-
-def interrupted_after(epoch: int) -> Callable[[dict[str, float], int], None]:
-    def report(record: dict[str, float], epochs: int) -> None:
-        if record["epoch"] == epoch:
-            raise Interrupted
-
-    return report
 
 
 CASES: dict[str, tuple[Callable[[], Model], dict[str, Any], dict[str, Any], bool]] = {
@@ -51,6 +52,10 @@ CASES: dict[str, tuple[Callable[[], Model], dict[str, Any], dict[str, Any], bool
     "proximal": (scored, {"l1": L1(0.1, True), "keep_best": False}, {}, False),
     "subgradient": (scored, {"l1": L1(0.1, False)}, {"optimizer": "adam"}, False),
     "teacher": (tiny, {"distillation": 0.7, "temperature": 3.0}, {}, True),
+    "augmentation": (tiny, {}, {"trivial_augment": True, "erasing": 0.5}, False),
+    "mixing": (tiny, {"distillation": 0.5}, {"mixup": 0.8, "cutmix": 1.0}, True),
+    "average": (lambda: tiny("resnet18"), {}, {"ema": 0.9}, False),
+    "stochastic depth": (lambda: tiny(stochastic_depth=0.5), {"keep_best": False}, {}, False),
 }
 
 
@@ -65,15 +70,29 @@ def test_a_run_is_repeatable_and_an_interrupted_one_ends_the_same(name: str, tmp
     assert same(expected, again)
     assert history == same_history
     for epoch in range(1, recipe.epochs + 1):
-        state, reported = tmp_path / f"interrupted {epoch}", []
+        state, listener = tmp_path / f"interrupted {epoch}", Listener()
         with pytest.raises(Interrupted):
-            run(make(), recipe, state, teacher=teacher, report=interrupted_after(epoch))
+            run(make(), recipe, state, teacher=teacher, watcher=Listener(epoch))
         torch.manual_seed(epoch)
-        options = {"teacher": teacher, "report": lambda record, _, seen=reported: seen.append(record["epoch"])}
-        found, found_history = run(make(), recipe, state, **options)
-        assert reported == list(range(epoch + 1, recipe.epochs + 1))
+        found, found_history = run(make(), recipe, state, teacher=teacher, watcher=listener)
+        assert listener.epochs == list(range(epoch + 1, recipe.epochs + 1))
         assert same(expected, found)
         assert history == found_history
+
+
+def test_a_training_that_only_harms_gives_the_model_back(tmp_path: Path) -> None:
+    good, _ = train(
+        tiny(dropout=0.0),
+        TRAINING,
+        VALIDATION,
+        replace(RECIPE, epochs=12, learning_rate=0.02),
+        resume=tmp_path / "good",
+        watcher=Listener(),
+    )
+    harmful = replace(RECIPE, learning_rate=0.9, shared=replace(SHARED, gradient_clip=1e6, warmup_fraction=0.0))
+    found, history = run(good, harmful, tmp_path / "harm")
+    assert max(record["validation_accuracy"] for record in history[1:]) < history[0]["validation_accuracy"]
+    assert same(found, good.state_dict())
 
 
 def test_another_seed_gives_another_model(tmp_path: Path) -> None:
@@ -105,7 +124,7 @@ def test_a_damaged_state_is_left_aside_with_a_word(
     expected, history = run(tiny(), RECIPE, tmp_path / "undisturbed")
     state = tmp_path / "interrupted"
     with pytest.raises(Interrupted):
-        run(tiny(), RECIPE, state, report=interrupted_after(1))
+        run(tiny(), RECIPE, state, watcher=Listener(1))
     content = bytearray(state.read_bytes())
     content[-100] ^= 1
     state.write_bytes({"empty": b"", "short": content[:1000], "bit": content}[damage])
@@ -138,7 +157,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_the_last_good_epoc
     assert "training.precision: float32" in message
     assert "\n" not in message
     with pytest.raises(Interrupted):
-        run(tiny(), recipe, tmp_path / "good", teacher=Teacher(99, Interrupted()), report=interrupted_after(1))
+        run(tiny(), recipe, tmp_path / "good", teacher=Teacher(99, Interrupted()), watcher=Listener(1))
     assert (tmp_path / "bad").read_bytes() == (tmp_path / "good").read_bytes()
 
 

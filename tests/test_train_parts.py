@@ -1,6 +1,7 @@
 """What training is made of: scores' steps, weight decay, learning rate, best epoch, loss, precision, device."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,24 +9,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional as F
 
 from tests.models import random_model, small_spec
-from tests.training import RECIPE, SHARED, TRAINING, VALIDATION, quiet, scored, tiny
+from tests.training import RECIPE, SHARED, TRAINING, VALIDATION, Listener, run, same, scored, tiny
 from vtp.data.batches import batch_count, batches
 from vtp.data.dataset import Split
+from vtp.devices import choose_device
 from vtp.errors import UserError
 from vtp.measure import accuracy
-from vtp.resume import Progress
+from vtp.models import Model, build
+from vtp.models.vit.module import StochasticDepth
 from vtp.scores import L1, scores
-from vtp.train import choose_device, learning_rate, loss_of, make_optimizer, train, train_epoch
+from vtp.training.average import Average
+from vtp.training.loop import learning_rate, loss_of, make_optimizer, train, train_epoch
+from vtp.training.mixing import mixing
+from vtp.training.precision import autocast
+from vtp.training.resume import Progress
 
 
 def test_proximal_steps_give_exact_zeros_and_subgradients_none(tmp_path: Path) -> None:
     zeros = {}
     for proximal in (True, False):
         recipe = replace(RECIPE, epochs=8, l1=L1(0.5, proximal), keep_best=False, learning_rate=0.03)
-        trained, _ = train(scored(), TRAINING, VALIDATION, recipe, resume=tmp_path / str(proximal), report=quiet)
+        trained, _ = train(
+            scored(), TRAINING, VALIDATION, recipe, resume=tmp_path / str(proximal), watcher=Listener()
+        )
         values = torch.cat(list(scores(trained).values()))
         zeros[proximal] = int((values == 0).sum())
         assert values.abs().mean() < 0.7  # either way they shrink, from one
@@ -39,7 +49,7 @@ def test_weight_decay_is_of_weight_matrices_alone(optimizer: str) -> None:
     for decay in (0.0, 1.0):
         model = random_model(replace(scored().spec, dropout=0.0), seed=4, dtype=torch.float32)
         recipe = replace(RECIPE, shared=replace(SHARED, weight_decay=decay, batch_size=100, optimizer=optimizer))
-        train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, None)  # a single step
+        train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, Listener())  # a single step
         after.append(dict(model.named_parameters()))
     differing = {name for name in after[0] if not torch.equal(after[0][name], after[1][name])}
     modules = dict(model.named_modules())
@@ -71,21 +81,29 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=8), st.booleans())
 def test_the_best_epoch_is_kept_the_later_of_equals(accuracies: list[float], keep_best: bool) -> None:
     model = random_model(small_spec("vit"), seed=0)
-    progress = Progress.start(model)
-    for epoch, value in enumerate(accuracies):
+
+    def at(epoch: int) -> Model:
         with torch.no_grad():
             model.class_token.fill_(epoch)  # type: ignore[operator, union-attr]
-        progress = progress.after({"validation_accuracy": value}, model, keep_best)
+        return model
+
+    progress = Progress.start({"validation_accuracy": accuracies[0]}, at(0))
+    for epoch, value in enumerate(accuracies[1:], 1):
+        progress = progress.after({"validation_accuracy": value}, at(epoch), keep_best)
     last = max(i for i, value in enumerate(accuracies) if not keep_best or value == max(accuracies))
     assert progress.best["class_token"].unique().tolist() == [last]
     assert progress.best_accuracy == accuracies[last]
-    assert progress.epochs_done == len(accuracies)
+    assert progress.epochs_done == len(accuracies) - 1
+
+
+def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+    return images
 
 
 @given(images=st.integers(1, 60), batch_size=st.integers(1, 20))
 def test_an_epoch_has_every_image_once_in_the_batches_counted(images: int, batch_size: int) -> None:
     split = Split(torch.zeros(images, 1, 2, 2, dtype=torch.uint8), torch.arange(images))
-    labels = [labels for _, labels in batches(split, batch_size, 0, 0, 0, False)]
+    labels = [labels for _, labels in batches(split, batch_size, 0, 0, unchanged)]
     assert len(labels) == batch_count(images, batch_size)
     assert sorted(torch.cat(labels).tolist()) == list(range(images))
     assert min(images, batch_size, 2) <= min(map(len, labels)) <= max(map(len, labels)) <= batch_size + 1
@@ -94,7 +112,7 @@ def test_an_epoch_has_every_image_once_in_the_batches_counted(images: int, batch
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_what_comes_back_has_the_accuracy_of_its_epoch(keep_best: bool, tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=6, learning_rate=0.3, keep_best=keep_best)  # wild
-    trained, history = train(tiny(), TRAINING, VALIDATION, recipe, resume=tmp_path / "r", report=quiet)
+    trained, history = train(tiny(), TRAINING, VALIDATION, recipe, resume=tmp_path / "r", watcher=Listener())
     reached = [record["validation_accuracy"] for record in history]
     assert accuracy(trained, VALIDATION) == (max(reached) if keep_best else reached[-1])
 
@@ -127,11 +145,132 @@ def test_bfloat16_trains_float32_weights_to_about_the_same_loss() -> None:
     for precision in ("float32", "bfloat16"):
         model = random_model(tiny(dropout=0.0).spec, seed=1, dtype=torch.float32)
         recipe = replace(RECIPE, shared=replace(SHARED, precision=precision, batch_size=100))
-        losses[precision] = train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, None)
+        losses[precision] = train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, Listener())
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
     assert losses["bfloat16"] != losses["float32"]
+
+
+def test_a_compiled_model_takes_the_steps_and_the_plain_one_gets_their_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler itself takes a minute; in its place is one that counts calls and changes nothing."""
+    calls = []
+
+    def compiled(model: Model, dynamic: bool) -> Callable[[Tensor], Tensor]:
+        assert not dynamic
+        return lambda images: calls.append(len(images)) or model(images)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    recipe = replace(RECIPE, epochs=2)
+    expected, _ = run(tiny(), recipe, tmp_path / "a")
+    found, _ = run(tiny(), replace(recipe, shared=replace(SHARED, compile=True)), tmp_path / "b")
+    assert calls == [16, 16, 8] * 2
+    assert same(expected, found)
+
+
+@pytest.mark.parametrize(("capability", "has_bfloat16"), [("AVX2", True), ("AVX512", True), ("AVX512", False)])
+def test_auto_is_bfloat16_where_the_cpu_has_it_and_may_use_it(
+    capability: str, has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
+    x = torch.ones(2, 2)
+    found = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        with autocast(x.device, precision):
+            found[precision] = (x @ x).dtype
+    expected = torch.bfloat16 if capability == "AVX512" and has_bfloat16 else torch.float32
+    assert found == {"auto": expected, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+MIXES = {"mixup": (0.8, 0.0), "cutmix": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize("kind", MIXES)
+def test_mixing_blends_images_and_labels_alike(kind: str) -> None:
+    """Images of one value each, equal to their label: the mean of what comes out is the mean label."""
+    mixup, cutmix = MIXES[kind]
+    labels = torch.arange(10)
+    images = labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    torch.manual_seed(0)
+    shares = []
+    for _ in range(50):
+        mixed, targets = mixing(replace(SHARED, mixup=mixup, cutmix=cutmix), 10)(images, labels)
+        assert mixed.dtype == torch.float32
+        assert torch.allclose(targets.sum(1), torch.ones(10))
+        assert ((targets > 0).sum(1) <= 2).all()
+        assert torch.allclose(mixed.mean((1, 2, 3)), targets @ labels.float(), atol=1e-4)
+        whole = (mixed == mixed.round()).flatten(1).all()
+        assert whole or kind == "mixup"  # a pasted box leaves every pixel what it was in one of the two
+        shares.append(float(targets.max()))
+    assert max(shares) - min(shares) > 0.2
+
+
+def test_both_kinds_of_mixing_take_turns_and_without_any_all_stays_as_it_is() -> None:
+    labels = torch.arange(10)
+    images = labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    torch.manual_seed(0)
+    mix = mixing(replace(SHARED, mixup=1.0, cutmix=1.0), 10)
+    pasted = sum(bool((mixed == mixed.round()).all()) for mixed in (mix(images, labels)[0] for _ in range(200)))
+    assert 60 < pasted < 140
+    assert mixing(SHARED, 10)(images, labels) == (images, labels)
+
+
+def test_targets_that_are_certain_count_as_their_labels() -> None:
+    model = random_model(tiny(dropout=0.0).spec, seed=1, dtype=torch.float32)
+    certain = F.one_hot(TRAINING.labels, 2).float()
+    losses = [loss_of(model, TRAINING.images, t, RECIPE, None).item() for t in (TRAINING.labels, certain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@settings(max_examples=25)
+@given(st.floats(0.1, 0.999), st.lists(st.floats(-5, 5), min_size=1, max_size=20))
+def test_the_average_is_that_of_all_weights_and_statistics_with_a_decay_that_rises(
+    decay: float, values: list[float]
+) -> None:
+    model = tiny("resnet18")
+    tensors = model.state_dict().values()
+    for tensor in tensors:
+        tensor.fill_(values[0])
+    average = Average(model, decay)
+    expected = values[0]
+    for step, value in enumerate(values, 1):
+        for tensor in tensors:
+            tensor.fill_(value)
+        average.update(model, step)
+        now = min(decay, (1 + step) / (10 + step))
+        expected = now * expected + (1 - now) * value
+    for mean in average.model.state_dict().values():
+        number = expected if mean.is_floating_point() else int(values[-1])  # the batches that a norm has seen
+        assert mean.flatten().tolist() == pytest.approx([number] * mean.numel(), abs=1e-4)
+
+
+def test_what_comes_back_is_the_average_where_one_is_kept(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, shared=replace(SHARED, ema=0.99), keep_best=False)
+    smooth, _ = train(tiny(), TRAINING, VALIDATION, recipe, resume=tmp_path / "a", watcher=Listener())
+    plain = replace(recipe, shared=SHARED)
+    rough, _ = train(tiny(), TRAINING, VALIDATION, plain, resume=tmp_path / "b", watcher=Listener())
+    start = dict(tiny().named_parameters())
+    moved = [
+        sum(float((p - start[name]).detach().norm()) for name, p in model.named_parameters())
+        for model in (smooth, rough)
+    ]
+    assert 0 < moved[0] < moved[1]
+
+
+def test_stochastic_depth_drops_a_branch_of_an_image_or_scales_it_and_only_while_training() -> None:
+    layer = StochasticDepth(0.25).train()
+    torch.manual_seed(0)
+    x = torch.randn(4000, 3, 2)
+    kept = layer(x)
+    dropped = (kept == 0).flatten(1).all(1)
+    assert torch.allclose(kept[~dropped], x[~dropped] / 0.75)
+    assert dropped.double().mean() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(layer.eval()(x), x)
+    spec = tiny(stochastic_depth=0.5).spec
+    assert [block.stochastic_depth.probability for block in build(spec).blocks] == [0.0, 0.5]  # type: ignore[union-attr]
 
 
 def test_the_device_is_chosen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,5 +278,5 @@ def test_the_device_is_chosen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
         assert choose_device("auto").type == ("cuda" if present else "cpu")
         assert choose_device("cpu").type == "cpu"
-    with pytest.raises(UserError, match=r"^params\.yaml: training\.device is 'cuda', but"):
+    with pytest.raises(UserError, match=r"^params\.yaml: machine\.device is 'cuda', but"):
         choose_device("cuda")

@@ -1,9 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the files below a folder."""
 
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data as indented JSON, floats at full precision, so that equal values give equal bytes."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Write plain data as indented UTF-8 JSON, floats at full precision, so that equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -50,3 +50,19 @@ def existing(path: Path) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the stage that writes it first (dvc repro)")
     return path
+
+
+def walk(
+    top: Path, onerror: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield (folder, names of the folders in it, names of its files) from `top` down, by name, as os.walk does.
+
+    Links to folders are followed, except into a folder that the walk is inside of, which would never end.
+    """
+    inside_of = {str(top): frozenset([os.path.realpath(top)])}
+    for folder, below, files in os.walk(top, onerror=onerror, followlinks=True):
+        above = inside_of.pop(folder)
+        real = {name: os.path.realpath(os.path.join(folder, name)) for name in sorted(below)}
+        below[:] = [name for name in real if real[name] not in above]
+        inside_of |= {os.path.join(folder, name): above | {real[name]} for name in below}
+        yield folder, below, sorted(files)

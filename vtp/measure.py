@@ -1,18 +1,12 @@
-"""What a model costs and how well it does: accuracy, parameters, multiply-accumulates, latency."""
-
-import statistics
-import time
-from dataclasses import dataclass
-from typing import Any
+"""How well a model does: its logits, its accuracy, and that of each class."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from vtp.data.batches import eval_batches
 from vtp.data.dataset import Split
-from vtp.models import Model, ModelSpec, build, from_state
+from vtp.models import Model
 
 EVAL_BATCH = 250
 
@@ -29,82 +23,17 @@ def logits(model: Model, split: Split) -> Tensor:
 
 def accuracy(model: Model, split: Split) -> float:
     """Return the fraction of `split` whose largest logit is its label."""
-    return float((logits(model, split).argmax(1) == split.labels).double().mean())
+    return accuracy_and_loss(model, split)[0]
+
+
+def accuracy_and_loss(model: Model, split: Split) -> tuple[float, float]:
+    """Return the accuracy on `split` and the mean cross entropy of its labels, in nats."""
+    computed = logits(model, split)
+    right = (computed.argmax(1) == split.labels).double().mean()
+    return float(right), float(F.cross_entropy(computed.double(), split.labels))
 
 
 def accuracy_by_class(model: Model, split: Split, class_names: tuple[str, ...]) -> dict[str, float]:
     """Return class name -> the fraction of its images in `split` that are recognised (its recall)."""
     right = (logits(model, split).argmax(1) == split.labels).double()
     return {name: float(right[split.labels == index].mean()) for index, name in enumerate(class_names)}
-
-
-def parameters(spec: ModelSpec) -> int:
-    """Return the number of weights of the model of `spec`."""
-    return sum(parameter.numel() for parameter in build(spec).parameters())
-
-
-def macs(spec: ModelSpec) -> int:
-    """Return the multiply-accumulates that the model of `spec` spends on one image.
-
-    Counted by running a model of that shape on one image: every matrix product and convolution that a forward
-    pass really does, attention included; element-wise work is not counted.
-    """
-    zeros = {name: torch.zeros(like.shape, dtype=like.dtype) for name, like in build(spec).state_dict().items()}
-    model = from_state(spec, zeros)
-    image = torch.zeros(1, spec.channels, spec.image_size, spec.image_size)
-    counter = _MacCounter()
-    with torch.no_grad(), counter:
-        model(image)
-    return counter.macs
-
-
-class _MacCounter(TorchFunctionMode):
-    """Adds up the products of the calls made inside it.
-
-    torch.utils.flop_counter counts the same (a test holds the two together), but importing what it stands on
-    takes longer than most stages.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.macs: int = 0
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if function in (F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__):
-            self.macs += result.numel() * args[0].shape[-1]
-        elif function in (F.conv2d, torch.conv2d):
-            self.macs += result.numel() * args[1][0].numel()
-        return result
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds for one batch over `repeats` runs after a warm-up."""
-
-    median: float
-    low: float
-    high: float
-    repeats: int
-
-
-@torch.no_grad()
-def latency(model: Model, batch_size: int, repeats: int = 20) -> Latency:
-    """Time forward passes of random images of `batch_size` on the model's device."""
-    spec, device = model.spec, model.mean.device
-    images = torch.randint(
-        0,
-        256,
-        (batch_size, spec.channels, spec.image_size, spec.image_size),
-        dtype=torch.uint8,
-        device=device,
-    )
-    seconds = []
-    for _ in range(3 + repeats):
-        start = time.perf_counter()
-        model(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    seconds = sorted(seconds[3:])
-    return Latency(statistics.median(seconds), seconds[0], seconds[-1], repeats)

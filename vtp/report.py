@@ -35,19 +35,36 @@ def count(number: int, whole: int) -> str:
     return f"{number:,} ({number / whole:.0%})".replace("%", " %")
 
 
-def plot_curves(histories: Mapping[str, Sequence[Record]], path: Path) -> None:
-    """Draw loss and validation accuracy of each training stage, one after the other, over the epochs."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
+def plot_curves(
+    histories: Mapping[str, Sequence[Record]], chosen: Mapping[str, int], validation_images: int, path: Path
+) -> None:
+    """Draw loss and validation accuracy of each training stage, one after the other, over the epochs.
+
+    Args:
+        histories: stage -> a record of the state before the first epoch, and one of each epoch.
+        chosen: stage -> the epoch whose state the stage gave.
+        validation_images: on how many the validation figures were taken.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    start = 0
-    for stage, history in histories.items():
-        epochs = [start + record["epoch"] for record in history]
-        loss.plot(epochs, [record["loss"] for record in history], marker=".", label=stage)
-        accuracy.plot(epochs, [100 * record["validation_accuracy"] for record in history], marker=".", label=stage)
-        start += len(history)
-    _label(loss, "training loss", "epoch", "loss")
-    _label(accuracy, "validation accuracy", "epoch", "%")
-    accuracy.legend()
+    start = 0.0
+    for index, (stage, history) in enumerate(histories.items()):
+        epochs, colour = [start + record["epoch"] for record in history], f"C{index}"
+        loss.plot(epochs[1:], [record["loss"] for record in history[1:]], color=colour, label=f"{stage}, training")
+        validation = [record["validation_loss"] for record in history]
+        loss.plot(epochs, validation, "--", color=colour, label=f"{stage}, validation")
+        right = [100 * record["validation_accuracy"] for record in history]
+        accuracy.plot(epochs, right, marker=".", markersize=3, color=colour, label=stage)
+        accuracy.plot(
+            start + chosen[stage], right[chosen[stage]], "o", color=colour, markersize=9, fillstyle="none"
+        )
+        start += history[-1]["epoch"]
+    accuracy.plot([], [], "ko", markersize=9, fillstyle="none", label="chosen")
+    _label(loss, "loss (nats)", "epoch", "")
+    _label(accuracy, f"validation accuracy (n = {validation_images:,})", "epoch", "%")
+    loss.legend(fontsize=8)
+    accuracy.legend(fontsize=8)
     _write(figure, path)
 
 
@@ -67,10 +84,10 @@ def plot_methods(accuracies: Mapping[str, float], dense: float, pruned: float, p
 
 
 def plot_errors(reports: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw, for each method, the error over the rank (the spectrum's tail for svd) and that of each layer.
+    """Draw, for each method, the error over the rank (the spectrum's tail for svd) and that of each unit.
 
     Args:
-        reports: method -> its report of every layer, with `layer`, `rank`, `shape`, `curve` and `output_error`.
+        reports: method -> its report of every unit, with `unit`, `rank`, `shape`, `curve` and `output_error`.
         path: of the picture.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
@@ -84,7 +101,7 @@ def plot_errors(reports: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) 
         spectra.plot([i / (len(mean) - 1) for i in range(len(mean))], mean, style, color=colour, label=method)
         errors = [entry["output_error"] if entry["rank"] else None for entry in entries]
         layers.plot(range(len(errors)), errors, style, marker=".", color=colour, label=method)
-    names = [entry["layer"] for entry in next(iter(reports.values()))]
+    names = [entry["unit"] for entry in next(iter(reports.values()))]
     step = max(1, len(names) // 18)
     layers.set_xticks(range(0, len(names), step), names[::step], rotation=75, ha="right", fontsize=6)
     _label(spectra, "error left at each rank, mean over layers", "rank / full rank", "relative error")

@@ -21,16 +21,22 @@ from vtp.errors import UserError
 
 EXPERIMENT = "vtp"
 KEY_TAG = "vtp.key"
+FIGURES = (  # what metrics.json says of an experiment, in the order of the UI
+    "validation_accuracy",
+    "test_accuracy",
+    "test_accuracy_dense",
+    "test_accuracy_pruned",
+    "test_accuracy_factorised",
+    "validation_images",
+    "test_images",
+    "parameters",
+    "parameters_dense",
+    "macs",
+    "macs_dense",
+)
 COLUMNS = (
-    "params.`decomp`",
-    "params.`decompose.keep`",
-    "params.`prune.rate`",
-    "metrics.`accuracy`",
-    "metrics.`accuracy_dense`",
-    "metrics.`accuracy_pruned`",
-    "metrics.`accuracy_factorised`",
-    "metrics.`parameters`",
-    "metrics.`macs`",
+    *(f"params.`{name}`" for name in ("decomp", "decompose.keep", "prune.rate")),
+    *(f"metrics.`{name}`" for name in FIGURES),
 )
 VIEW = "methods"  # the name under which the UI finds COLUMNS
 BATCH = 1000  # MLflow takes at most so many metrics at once
@@ -55,6 +61,7 @@ class Experiment:
         metrics: name -> final figure.
         histories: training stage -> one record an epoch, each with the key `epoch`.
         artifacts: file name -> content.
+        code: (path, hash) of each file and folder of code that its stages ran; no part of `key`.
     """
 
     name: str
@@ -63,6 +70,7 @@ class Experiment:
     metrics: Mapping[str, float]
     histories: Mapping[str, Sequence[Mapping[str, float]]]
     artifacts: Mapping[str, bytes]
+    code: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def key(self) -> str:
@@ -161,7 +169,7 @@ def _experiment_id(client: Any, root: Path) -> str:
         "selectedColumns": COLUMNS,
         "columnOrder": ["attributes.`Run Name`", *COLUMNS],
         "columnWidths": dict.fromkeys(COLUMNS, 132),
-        "orderByKey": "metrics.`accuracy`",
+        "orderByKey": "metrics.`validation_accuracy`",
         "orderByAsc": False,
     }
     client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{VIEW}", json.dumps(view))
@@ -191,7 +199,7 @@ def _log(client: Any, experiment_id: str, experiment: Experiment) -> None:
     tags = {KEY_TAG: experiment.key}
     run = client.create_run(experiment_id, start_time=time, tags=tags, run_name=experiment.name)
     run_id = run.info.run_id
-    client.log_batch(run_id, params=[Param(key, _text(value)) for key, value in experiment.params.items()])
+    client.log_batch(run_id, params=[Param(key, text(value)) for key, value in experiment.params.items()])
     metrics = list(_metrics(experiment, time))
     for start in range(0, len(metrics), BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + BATCH])
@@ -215,5 +223,6 @@ def _metrics(experiment: Experiment, time: int) -> Iterator[Any]:
                     yield Metric(f"{stage}/{name}", value, time, int(record["epoch"]))
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Return a parameter's value in words: lists without brackets."""
     return ", ".join(value) if isinstance(value, tuple) else str(value)

@@ -1,18 +1,14 @@
 """A data set in memory and as one file."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from vtp.errors import UserError
-from vtp.files import existing, replacing
+from vtp.sealed import digest, read_sealed, write_sealed
 
 SPLITS = ("train", "validation", "test")
+PARTS = ("images", "labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,51 +46,19 @@ class Dataset:
 
     def digest(self) -> str:
         """Return the SHA-256 (hexadecimal) over all images, labels and class names."""
-        return _digest(_tensors(self), self.class_names)
+        return digest(self._tensors(), self.class_names)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {f"{name}.{part}": getattr(getattr(self, name), part) for name in SPLITS for part in PARTS}
 
 
 def save_dataset(dataset: Dataset, path: Path) -> None:
-    """Write one safetensors file; equal data sets give equal bytes."""
-    tensors = _tensors(dataset)
-    description = {
-        "class_names": dataset.class_names,
-        "sha256": _digest(tensors, dataset.class_names),
-    }
-    with replacing(path) as temporary:
-        # One key only: safetensors writes several in an order that changes from run to run.
-        save_file(tensors, temporary, metadata={"dataset": json.dumps(description)})
+    """Write one sealed file; equal data sets give equal bytes."""
+    write_sealed(path, "dataset", {"class_names": dataset.class_names}, dataset._tensors())
 
 
 def load_dataset(path: Path) -> Dataset:
     """Read what `save_dataset` wrote; raise UserError if the file is missing, altered or something else."""
-    try:
-        with safe_open(existing(path), framework="pt") as file:
-            description = json.loads(file.metadata()["dataset"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        class_names = tuple(description["class_names"])
-        if description["sha256"] != _digest(tensors, class_names):
-            raise ValueError("checksum differs")
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path}: truncated, altered or not a data set of this pipeline; "
-            "allowed is what the fetch stage wrote (dvc repro fetch)"
-        ) from error
-    splits = {name: Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in SPLITS}
-    return Dataset(**splits, class_names=class_names)
-
-
-def _tensors(dataset: Dataset) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for name in SPLITS:
-        split: Split = getattr(dataset, name)
-        tensors[f"{name}.images"] = split.images.contiguous()
-        tensors[f"{name}.labels"] = split.labels.contiguous()
-    return tensors
-
-
-def _digest(tensors: dict[str, torch.Tensor], class_names: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(json.dumps(class_names).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy(force=True).data)
-    return digest.hexdigest()
+    content, tensors = read_sealed(path, "dataset")
+    splits = {name: Split(*(tensors[f"{name}.{part}"] for part in PARTS)) for name in SPLITS}
+    return Dataset(**splits, class_names=tuple(content["class_names"]))

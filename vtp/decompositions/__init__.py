@@ -88,7 +88,7 @@ def _as_float64(matrix: Tensor) -> Array:
     if matrix.ndim != 2 or matrix.numel() == 0 or not matrix.is_floating_point():
         shape = "x".join(map(str, matrix.shape))
         raise ValueError(f"A non-empty 2-D floating tensor is needed, not {matrix.dtype} of shape ({shape}).")
-    exact = matrix.detach().to("cpu", torch.float64).resolve_neg()
+    exact = matrix.detach().to("cpu", torch.float64)
     if not torch.stack(exact.aminmax()).isfinite().all():
         raise ValueError("The matrix has entries that are NaN or infinite.")
     array: Array = exact.numpy()

@@ -77,10 +77,8 @@ class Decomposition(ABC):
         self._check(rank)
         left, right = self.factors
         dropped = left[:, rank:]
-        scale = power_of_two(dropped.numpy())
-        scaled = dropped / scale
-        row_sums = (scaled.T @ scaled).abs().sum(dim=1)
-        return scale * float(row_sums.max().sqrt()) * norm(right[rank:]) if len(row_sums) else 0.0
+        row_sums = (dropped.T @ dropped).abs().sum(dim=1)
+        return float(row_sums.max().sqrt() * right[rank:].norm()) if len(row_sums) else 0.0
 
     def _check(self, rank: int) -> None:
         largest = min(self.shape)
@@ -95,21 +93,6 @@ def numerical_rank(magnitudes: Array, shape: tuple[int, ...]) -> int:
     The tolerance of LAPACK users, NumPy's `matrix_rank` and MATLAB's `rank`.
     """
     return int(np.count_nonzero(magnitudes > max(shape) * EPS * magnitudes.max()))
-
-
-def power_of_two(matrix: Array) -> float:
-    """The power of two that brings the largest magnitude to 1 or more and below 2; 1 where all entries are zero.
-
-    Dividing by it is exact, and squares of what is left neither overflow nor, where they matter, underflow.
-    """
-    largest = np.abs(matrix).max(initial=0.0)
-    return float(np.exp2(np.frexp(largest)[1] - 1.0)) if largest > 0 else 1.0
-
-
-def norm(matrix: Tensor) -> float:
-    """‖matrix‖_F of a float64 matrix, without overflow or underflow of the squares."""
-    scale = power_of_two(matrix.numpy())
-    return scale * float((matrix / scale).norm())
 
 
 def column_signs(columns: Array) -> Array:

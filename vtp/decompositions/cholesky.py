@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition, power_of_two
+from vtp.decompositions.base import Array, Decomposition
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +42,8 @@ class Cholesky(Decomposition):
     @classmethod
     def of(cls, matrix: Array) -> Self:
         transposed = matrix.shape[0] < matrix.shape[1]
-        scale = power_of_two(matrix)  # for the squares in the Gram matrix
-        Q, R, Pi, rank = _pivoted_cholesky((matrix.T if transposed else matrix) / scale)
-        return cls(torch.from_numpy(Q), torch.from_numpy(R * scale), torch.from_numpy(Pi), rank, transposed)
+        Q, R, Pi, rank = _pivoted_cholesky(matrix.T if transposed else matrix)
+        return cls(torch.from_numpy(Q), torch.from_numpy(R), torch.from_numpy(Pi), rank, transposed)
 
     @property
     def rank(self) -> int:

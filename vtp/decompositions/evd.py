@@ -17,7 +17,6 @@ from vtp.decompositions.base import (
     NotDecomposable,
     column_signs,
     numerical_rank,
-    power_of_two,
 )
 
 
@@ -51,9 +50,8 @@ class EVD(Decomposition):
         if rows != columns:
             raise NotDecomposable(f"A {rows}x{columns} matrix is not square, so it has no EVD.")
         symmetric = np.array_equal(matrix, matrix.T)
-        scale = power_of_two(matrix)
-        V, Lambda, V_inverse = (_orthogonal_eigenbasis if symmetric else _eigenbasis)(matrix / scale)
-        return cls(*map(torch.from_numpy, (V, Lambda * scale, V_inverse)))
+        factors = (_orthogonal_eigenbasis if symmetric else _eigenbasis)(matrix)
+        return cls(*map(torch.from_numpy, factors))
 
     @property
     def rank(self) -> int:
@@ -73,8 +71,6 @@ def _orthogonal_eigenbasis(matrix: Array) -> tuple[Array, Array, Array]:
 
 
 def _eigenbasis(matrix: Array) -> tuple[Array, Array, Array]:
-    if _power_sums_are_complex(matrix):
-        raise NotDecomposable("Some of the eigenvalues are complex: no eigenbasis is real.")
     # Most matrices end here, and the eigenvalues alone cost a fraction of the eigenvectors.
     _refuse_complex(np.linalg.eigvals(matrix), matrix)
     values, vectors = np.linalg.eig(matrix)
@@ -90,22 +86,6 @@ def _eigenbasis(matrix: Array) -> tuple[Array, Array, Array]:
     if not residual <= EXACTNESS * np.linalg.norm(matrix):
         raise _ill_conditioned(f"condition number {np.linalg.cond(V):.1e}")
     return V, Lambda, V_inverse
-
-
-def _power_sums_are_complex(matrix: Array) -> bool:
-    """Whether the power sums pₖ = Σλᵢᵏ prove, for the price of A² and A³, that some eigenvalue is complex.
-
-    Real λᵢ make the Hankel matrix [pᵢ₊ⱼ] = Σ(1, λ, λ², λ³)ᵀ(1, λ, λ², λ³) positive semidefinite (Hermite). With
-    ‖A‖_F = 1 rounding moves each pₖ = tr(Aᵏ) by a few n·eps at most and the Hankel matrix, of norm near n, by
-    n²·eps; its own eigenvalues, four of them, add as much as a matrix of size 4 does.
-    """
-    size = len(matrix)
-    scaled = matrix / np.linalg.norm(matrix)
-    square = scaled @ scaled
-    powers = [np.eye(size), scaled, square, scaled @ square]
-    sums = [np.sum(powers[k // 2] * powers[k - k // 2].T) for k in range(7)]
-    smallest: float = np.linalg.eigvalsh([sums[k : k + 4] for k in range(4)])[0]
-    return bool(smallest < -(max(size, 4) ** 2) * EPS)
 
 
 def _refuse_complex(values: Array, matrix: Array) -> None:

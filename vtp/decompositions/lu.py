@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dgetrf
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition, numerical_rank, power_of_two
-
-NEGLIGIBLE = 2.0**-500
-"""Of the largest entry; products of two entries above it are no subnormal numbers."""
+from vtp.decompositions.base import Array, Decomposition, numerical_rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +32,10 @@ class LU(Decomposition):
 
     @classmethod
     def of(cls, matrix: Array) -> Self:
-        # OpenBLAS mixes up rows at a subnormal pivot: what is negligible beside the largest entry counts as zero.
-        scale = power_of_two(matrix)
-        scaled = matrix / scale
-        scaled[np.abs(scaled) < NEGLIGIBLE] = 0.0
         # SciPy's own `lu` keeps other threads waiting.
-        packed, swaps, _ = dgetrf(scaled)
+        packed, swaps, _ = dgetrf(matrix)
         size = min(matrix.shape)
-        L, U = np.tril(packed[:, :size]), np.triu(packed[:size]) * scale
+        L, U = np.tril(packed[:, :size]), np.triu(packed[:size])
         np.fill_diagonal(L, 1.0)
         return cls(*map(torch.from_numpy, (_row_order(swaps, len(matrix)), L, U)))
 

@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from vtp.decompositions.base import Array, Decomposition, leading, norm, numerical_rank
+from vtp.decompositions.base import Array, Decomposition, leading, numerical_rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class QR(Decomposition):
     def bound(self, rank: int) -> float:
         """The exact error ‖R[rank:]‖_F, as the columns of Q are orthonormal and permuting keeps norms."""
         self._check(rank)
-        return norm(self.factors[1][rank:])
+        return float(self.factors[1][rank:].norm())
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ class CompleteOrthogonal(Decomposition):
     def bound(self, rank: int) -> float:
         """The exact error ‖L[rank:, rank:]‖_F, as Q and U are unitary."""
         self._check(rank)
-        return norm(self.L[rank:, rank:])
+        return float(self.L[rank:, rank:].norm())
 
     def _right_columns(self, count: int) -> Tensor:
         rows = torch.empty(count, len(self.Pi), dtype=torch.float64)

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from vtp.decompositions.base import (
-    EPS,
+    EXACTNESS,
     Array,
     Decomposition,
     column_signs,
     leading,
-    norm,
     numerical_rank,
-    power_of_two,
 )
 
 OVERSAMPLING = 10
@@ -44,7 +42,7 @@ class SingularTriplets(Decomposition):
     def bound(self, rank: int) -> float:
         """The exact error √(Σ_{i>rank} σᵢ²), by Eckart & Young (1936)."""
         self._check(rank)
-        return norm(self.Sigma[rank:])
+        return float(self.Sigma[rank:].norm())
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +120,9 @@ class FullSVD(SingularTriplets):
 class RandomizedSVD(SVD):
     """Leading singular triplets by randomised subspace iteration, with a fixed seed.
 
-    Halko, Martinsson & Tropp, arXiv:0909.4061, algorithms 4.4 and 5.1: 10 more sketch columns than the
-    largest rank served, two power iterations. The record holds as many triplets as the sketch has columns, so
-    its reconstruction is exact only for matrices of that rank or less.
+    Halko, Martinsson & Tropp, arXiv:0909.4061, algorithms 4.4 and 5.1, as scikit-learn has them: two power
+    iterations, and 10 more sketch columns than mn/(m + n), the largest useful rank. The record holds as many
+    triplets as the sketch has columns, so its reconstruction is exact only for matrices of that rank or less.
 
     Truncation is that of the condensed SVD; by Pythagoras its error is √(residual² + Σ_{i>rank} σᵢ²).
     """
@@ -133,32 +131,29 @@ class RandomizedSVD(SVD):
     """‖X − U Σ V‖_F, what the sketch has missed."""
 
     @classmethod
-    def of(cls, matrix: Array, rank: int | None = None) -> Self:
-        """Serve ranks up to `rank`, by default mn/(m + n): above that no truncation saves parameters."""
+    def of(cls, matrix: Array) -> Self:
+        from sklearn.utils.extmath import randomized_svd  # slow to import, and only needed here
+
         rows, columns = matrix.shape
-        scale = power_of_two(matrix)
-        matrix = matrix / scale
-        served = rank if rank is not None else -(-rows * columns // (rows + columns))
-        sketch_size = min(served + OVERSAMPLING, rows, columns)
-        basis = _range_basis(matrix, sketch_size)
-        projected = basis.T @ matrix
-        residual = float(np.linalg.norm(matrix - basis @ projected))
-        inner, Sigma, V = _singular_triplets(projected)
-        U = basis @ inner
-        signs = column_signs(U)
-        count = numerical_rank(Sigma, matrix.shape)
-        return cls(
-            torch.from_numpy((U * signs)[:, :count]),
-            torch.from_numpy(Sigma[:count] * scale),
-            torch.from_numpy((V * signs[:, None])[:count]),
-            residual * scale,
+        useful = -(-rows * columns // (rows + columns))  # above this rank no truncation saves parameters
+        U, Sigma, V = randomized_svd(
+            matrix,
+            min(useful + OVERSAMPLING, rows, columns),
+            n_oversamples=0,  # those count among the triplets
+            n_iter=POWER_ITERATIONS,
+            power_iteration_normalizer="QR",
+            random_state=SEED,
         )
+        residual = float(np.linalg.norm(matrix - (U * Sigma) @ V))
+        count = numerical_rank(Sigma, matrix.shape)
+        U, Sigma, V = map(torch.from_numpy, (U[:, :count], Sigma[:count], V[:count]))
+        return cls(U, Sigma, V, residual)
 
     @property
     def rank(self) -> int | None:
         """The numerical rank if the sketch has missed nothing but rounding, else None."""
         found = len(self.Sigma)
-        return found if self.residual <= max(*self.shape, 16) * EPS * self.Sigma[:1].sum() else None
+        return found if self.residual <= EXACTNESS * float(self.Sigma.norm()) else None
 
     def bound(self, rank: int) -> float:
         """The exact error √(residual² + Σ_{i>rank} σᵢ²): what the sketch missed is orthogonal to the rest."""
@@ -184,17 +179,3 @@ def _completed(columns: Tensor) -> Tensor:
     packed, tau = torch.geqrf(columns)
     missing = torch.linalg.householder_product(leading(packed, len(packed)), tau)[:, len(tau) :]
     return torch.cat([columns, missing * torch.from_numpy(column_signs(missing.numpy()))], dim=1)
-
-
-def _range_basis(matrix: Array, size: int) -> Array:
-    """An orthonormal m×size basis that nearly spans the leading left singular vectors."""
-    sketch = np.random.default_rng(SEED).standard_normal((matrix.shape[1], size))
-    basis = _orthonormal(matrix @ sketch)
-    for _ in range(POWER_ITERATIONS):
-        basis = _orthonormal(matrix @ _orthonormal(matrix.T @ basis))
-    return basis
-
-
-def _orthonormal(columns: Array) -> Array:
-    Q: Array = np.linalg.qr(columns)[0]
-    return Q

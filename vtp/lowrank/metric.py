@@ -11,15 +11,15 @@ The error of Ŵ in place of W is ‖P (W - Ŵ) S‖_F with
   information (K-FAC, arXiv:1503.05671): the one unit in which layers can be compared.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vtp.calibration import carried_directions
-from vtp.lowrank.flows import Moments
+from vtp.calibration.moments import Moments
+from vtp.calibration.watching import carried_directions
 
 UNSEEN = 1e-3
 """What an output counts in directions in which no gradient was seen, as a part of the mean over all directions.
@@ -65,25 +65,27 @@ class Metric:
         return left, right if self.right is None else right @ self.right.inverse
 
 
-def _activation(moments: Moments) -> Metric:
-    return Metric(right=square_root(moments.covariance))
+def metrics(kind: str, flows: Mapping[str, Moments]) -> dict[str, Metric]:
+    """Return layer -> the metric of `kind`, one of `METRICS`; layers that read the same share its root."""
+    if kind == "weight":
+        return dict.fromkeys(flows, Metric())
+    roots = {id(flow.inputs): square_root(flow.inputs.covariance) for flow in _distinct(flows)}
+    if kind == "activation":
+        return {name: Metric(right=roots[id(flow.inputs)]) for name, flow in flows.items()}
+    return {name: Metric(_gradient_root(flow), roots[id(flow.inputs)], True) for name, flow in flows.items()}
 
 
-def _loss(moments: Moments) -> Metric:
-    gradients = moments.gradients
-    assert gradients is not None
+def _distinct(flows: Mapping[str, Moments]) -> Iterable[Moments]:
+    """Return one of the flows for each of their inputs."""
+    return {id(flow.inputs): flow for flow in flows.values()}.values()
+
+
+def _gradient_root(flow: Moments) -> Root:
+    gradients = flow.gradients
     mean = float(gradients.diagonal().mean())
     # A layer that moves no loss costs none however it is cut, yet is cut as well as can be.
     unseen = UNSEEN * mean if mean > 0 else torch.finfo(gradients.dtype).tiny ** 0.5
-    weights = gradients + unseen * torch.eye(len(gradients), dtype=gradients.dtype)
-    return Metric(square_root(weights), square_root(moments.covariance), is_shared=True)
-
-
-METRICS: dict[str, Callable[[Moments], Metric]] = {
-    "weight": lambda moments: Metric(),
-    "activation": _activation,
-    "loss": _loss,
-}
+    return square_root(gradients + unseen * torch.eye(len(gradients), dtype=gradients.dtype))
 
 
 def square_root(covariance: Tensor) -> Root:

@@ -1,34 +1,22 @@
 """Models built from specs. `build` gives the module's shape; `from_state` and `initialised` give it weights.
 
-A further family is a spec, a module and an entry in FAMILIES. Models come back in evaluation mode.
+A further family is a folder and a line in FAMILIES. Models come back in evaluation mode.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vtp.checked import checked
 from vtp.errors import UserError
+from vtp.models import resnet, vit
 from vtp.models.base import Model
-from vtp.models.layers import LowRankConv2d, LowRankLinear
-from vtp.models.resnet import ResNet, ResNetSpec
-from vtp.models.spec import ModelSpec, from_plain, to_plain
-from vtp.models.vit import VisionTransformer, ViTSpec
+from vtp.models.layers import fill, replace_by_factors
+from vtp.models.spec import ModelSpec, to_plain
 
-
-class Family(NamedTuple):
-    """The spec of a family of models and the module that is built from it."""
-
-    spec: type[ModelSpec]
-    module: Callable[[Any], Model]
-
-
-FAMILIES = {"vit": Family(ViTSpec, VisionTransformer), "resnet18": Family(ResNetSpec, ResNet)}
-LOW_RANK: dict[type[nn.Module], Callable[[Any, int, bool], nn.Module]] = {
-    nn.Linear: LowRankLinear,
-    nn.Conv2d: LowRankConv2d,
-}
+FAMILIES = {"vit": vit.FAMILY, "resnet18": resnet.FAMILY}
 
 
 def build(spec: ModelSpec) -> Model:
@@ -39,12 +27,10 @@ def build(spec: ModelSpec) -> Model:
     with torch.device("meta"):
         model = FAMILIES[spec.name].module(spec)
         dense = factorisable(model)
-        for name, factor in spec.factors.items():
+        for name in spec.factors:
             if name not in dense:
                 raise UserError(f"spec.factors names {name!r}, but the model has no such layer to factorise")
-            parent, _, child = name.rpartition(".")
-            low_rank = LOW_RANK[type(dense[name])](dense[name], factor.rank, factor.bias)
-            setattr(model.get_submodule(parent), child, low_rank)
+        replace_by_factors(model, spec.factors)
     return model.eval()
 
 
@@ -54,13 +40,7 @@ def from_state(spec: ModelSpec, state: Mapping[str, Tensor]) -> Model:
     Raises UserError naming the first tensor that is missing, left over, or of another shape.
     """
     model = build(spec)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in sorted(expected.keys() | state.keys()):
-        found = tuple(state[name].shape) if name in state else "missing"
-        allowed = tuple(expected[name]) if name in expected else "absent"
-        if found != allowed:
-            raise UserError(f"tensor {name} is {found}, but the spec wants it {allowed}")
-    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    fill(model, state)
     return model
 
 
@@ -76,18 +56,29 @@ def initialised(spec: ModelSpec, seed: int, mean: tuple[float, ...], std: tuple[
 
 
 def spec_to_plain(spec: ModelSpec) -> dict[str, Any]:
-    """Return a spec as JSON-ready data."""
+    """Return the spec as JSON-ready data, without the fields that have their default, but with the version."""
     plain: dict[str, Any] = to_plain(spec)
     return plain
 
 
-def spec_from_plain(plain: Any) -> ModelSpec:
-    """Read what `spec_to_plain` made; raise UserError naming the key that does not fit."""
+def spec_from_plain(plain: Any, file: str) -> ModelSpec:
+    """Read what `spec_to_plain` made of a spec; raise UserError naming `file` and the key that is wrong."""
     name = plain.get("name") if isinstance(plain, dict) else None
     if name not in list(FAMILIES):
-        raise UserError(f"spec.name is {name!r}, but must be one of {', '.join(FAMILIES)}")
-    spec: ModelSpec = from_plain(FAMILIES[name].spec, plain)
+        raise UserError(f"{file}: spec.name is {name!r}, but must be one of {', '.join(FAMILIES)}")
+    spec: ModelSpec = checked(FAMILIES[name].spec, plain, file, "spec")
     return spec
+
+
+def dense_spec(params: Any, *, image_size: int, channels: int, classes: int) -> ModelSpec:
+    """Return the spec of the untrained model of a section `model`, for images of this size (pixels)."""
+    return FAMILIES[params.name].dense(
+        params,
+        name=params.name,
+        image_size=image_size,
+        channels=channels,
+        classes=classes,
+    )
 
 
 def factorisable(model: Model) -> dict[str, nn.Linear | nn.Conv2d]:
@@ -105,9 +96,11 @@ def factorisable(model: Model) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 __all__ = [
+    "FAMILIES",
     "Model",
     "ModelSpec",
     "build",
+    "dense_spec",
     "factorisable",
     "from_state",
     "initialised",

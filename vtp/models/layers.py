@@ -1,7 +1,13 @@
 """Layers that torch.nn lacks: importance scores and low-rank layers."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from vtp.errors import UserError
+from vtp.models.spec import Factor
 
 
 class ImportanceScore(nn.Module):
@@ -56,7 +62,7 @@ class LowRankConv2d(nn.Module):
     rank × (in·k·k + out) multiply-accumulates a pixel of the output where the dense layer costs in·k·k × out.
 
     Args:
-        dense: the layer that it stands in for: square kernel, no dilation, no groups.
+        dense: the layer that it stands in for, without groups.
         rank: of the product.
         bias: whether it adds a bias.
     """
@@ -69,6 +75,7 @@ class LowRankConv2d(nn.Module):
             dense.kernel_size,  # type: ignore[arg-type]
             stride=dense.stride,  # type: ignore[arg-type]
             padding=dense.padding,  # type: ignore[arg-type]
+            dilation=dense.dilation,  # type: ignore[arg-type]
             bias=False,
         )
         self.left = nn.Conv2d(rank, dense.out_channels, 1, bias=bias)
@@ -78,19 +85,47 @@ class LowRankConv2d(nn.Module):
         return self.left(self.right(x_BCHW))  # type: ignore[no-any-return]
 
 
+LOW_RANK: dict[type[nn.Module], Callable[[Any, int, bool], nn.Module]] = {
+    nn.Linear: LowRankLinear,
+    nn.Conv2d: LowRankConv2d,
+}
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give `model` copies of the weights in `state`, in their dtype.
+
+    Raises UserError naming the first tensor that is missing, left over, or of another shape.
+    """
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in sorted(expected.keys() | state.keys()):
+        found = tuple(state[name].shape) if name in state else "missing"
+        allowed = tuple(expected[name]) if name in expected else "absent"
+        if found != allowed:
+            raise UserError(f"tensor {name} is {found}, but the model wants it {allowed}")
+    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+
+
+def replace_by_factors(model: nn.Module, factors: Mapping[str, Factor]) -> None:
+    """Put a pair of factors, not yet filled, in the place of each layer that `factors` names."""
+    for name, factor in factors.items():
+        dense = model.get_submodule(name)
+        kind = nn.Conv2d if isinstance(dense, nn.Conv2d) else nn.Linear
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, LOW_RANK[kind](dense, factor.rank, factor.bias))
+
+
 class Columns(nn.Module):
     """Pass on some dimensions of the last axis: the columns that the projections behind it still read.
 
     Args:
-        count: how many are passed on; which ones is a buffer, `index`, of int16 to keep checkpoints small, and so
-            of the first 32,768 dimensions.
+        count: how many are passed on; which ones is a buffer, `index`, of whole numbers.
     """
 
     index: Tensor
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.register_buffer("index", torch.zeros(count, dtype=torch.int16))
+        self.register_buffer("index", torch.zeros(count, dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, dims) to (…, count)."""

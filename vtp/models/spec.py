@@ -1,27 +1,35 @@
 """A model's spec: plain data from which its module can be built, and which JSON carries unchanged.
 
-A spec is a frozen dataclass of numbers, strings, tuples and further specs; whole numbers are at least 1.
-`to_plain` makes it JSON-ready and `from_plain` reads it back: `from_plain(kind, to_plain(spec)) == spec`.
+A spec is a frozen, checked dataclass of numbers, strings, tuples and further specs. A field that comes later has a
+default, so that older checkpoints load for ever; `version` goes up only where an older reader would go wrong.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any
 
-from vtp.errors import UserError
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+
+from vtp.checked import STRICT
+
+VERSION = 1
+Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Factor:
     """A layer replaced by a pair of factors: left (out × rank) times right (rank × in), plus a bias or none.
 
     The weight of a convolution counts as the matrix (out × in·k·k).
     """
 
-    rank: int
+    rank: Count
     bias: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelSpec:
     """What every model has.
 
@@ -32,45 +40,34 @@ class ModelSpec:
         classes: number of logits.
         scored: kinds of site that carry importance scores ("attention.inner", …); empty in an exported model.
         factors: layer name -> its factorisation; a layer that is not named is dense.
+        version: of the form of specs; what was written before there were versions has that of the first.
     """
 
     name: str
-    image_size: int
-    channels: int
-    classes: int
-    scored: tuple[str, ...]
-    factors: dict[str, Factor]
+    image_size: Count
+    channels: Count
+    classes: Count
+    scored: tuple[str, ...] = ()
+    factors: dict[str, Factor] = Field(default_factory=dict)
+    version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
 
 
 def to_plain(value: Any) -> Any:
-    """Return `value`, a spec or a part of one, as dicts, lists, numbers and strings."""
-    if is_dataclass(value):
-        return {item.name: to_plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, dict):
-        return {key: to_plain(value[key]) for key in sorted(value)}
-    if isinstance(value, tuple):
-        return [to_plain(item) for item in value]
-    return value
+    """Return a spec as JSON-ready data without the fields that have their default, but with its version.
 
-
-def from_plain(kind: Any, plain: Any, key: str = "spec") -> Any:
-    """Return the `kind` (a spec class or the type of one of its fields) that `plain` describes.
-
-    Raises UserError naming the first key at which they disagree.
+    So a field that comes later changes nothing in the files of models that do not use it.
     """
-    if is_dataclass(kind):
-        names = [item.name for item in fields(kind)]
-        if not isinstance(plain, dict) or set(plain) != set(names):
-            found = ", ".join(sorted(plain)) if isinstance(plain, dict) else repr(plain)
-            raise UserError(f"{key} must have the keys {', '.join(names)}, but has {found}")
-        types = get_type_hints(kind)
-        return kind(**{name: from_plain(types[name], plain[name], f"{key}.{name}") for name in names})  # type: ignore[operator]
-    if get_origin(kind) is tuple and isinstance(plain, list):
-        return tuple(from_plain(get_args(kind)[0], item, f"{key}[{i}]") for i, item in enumerate(plain))
-    if get_origin(kind) is dict and isinstance(plain, dict):
-        return {name: from_plain(get_args(kind)[1], item, f"{key}.{name}") for name, item in plain.items()}
-    if kind is int and type(plain) is int and plain < 1:
-        raise UserError(f"{key} is {plain}, but must be at least 1")
-    if type(plain) in (get_args(kind) or (kind,)):
-        return plain
-    raise UserError(f"{key} is {plain!r}, but must be of type {getattr(kind, '__name__', kind)}")
+    if isinstance(value, Mapping):
+        return {key: to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple):
+        return [to_plain(entry) for entry in value]
+    if not is_dataclass(value):
+        return value
+    kind: Any = type(value)
+    infos: dict[str, FieldInfo] = kind.__pydantic_fields__
+    found = {name: getattr(value, name) for name in infos}
+    return {
+        name: to_plain(entry)
+        for name, entry in found.items()
+        if name == "version" or entry != infos[name].get_default(call_default_factory=True)
+    }

@@ -1,139 +1,159 @@
-"""The sections of params.yaml, a frozen dataclass each."""
+"""The sections of params.yaml. A field's description is what the comment beside its key says, range aside."""
 
 import re
-from dataclasses import dataclass
-from typing import ClassVar
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from vtp.checked import STRICT, Rule, one_of, some_of
+from vtp.data.sources import SOURCES
 from vtp.decompositions import METHODS
-from vtp.params.rules import Rule, above, anything, at_least, between, key, one_of, rates_of, some_of
+from vtp.models import FAMILIES
 
 METHOD_NAMES = ("none", *METHODS)
+SITES = tuple(site for family in FAMILIES.values() for site in family.params.sites)
+ModelParams: Any = reduce(or_, (family.params for family in FAMILIES.values()))  # `name` tells them apart
+CHECKSUM = Rule("64 hexadecimal digits", lambda value: value is None or re.fullmatch("[0-9a-fA-F]{64}", value))
+LearningRate = Annotated[float, Field(gt=0, le=10)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataParams:
     """Section `data`: which images."""
 
-    name: str = one_of("digits", "cifar10", "cifar100", "imagefolder")
-    path: str | None = anything()
-    sha256: str | None = key(
-        Rule("64 hexadecimal digits", lambda value: value is None or bool(re.fullmatch("[0-9a-fA-F]{64}", value)))
+    name: Annotated[str, one_of(*SOURCES)]
+    path: str | None = Field(description="a local copy: CIFAR's official archive; a folder or archive of images")
+    sha256: Annotated[str | None, AfterValidator(CHECKSUM)] = Field(
+        description="checksum that the archive must have; empty: not checked"
     )
-    image_size: int = between(4, 1024)
-    validation_fraction: float = between(0.01, 0.5)
+    image_size: int = Field(ge=4, le=1024, description="pixels; images of another size are resized")
+    validation_fraction: float = Field(
+        ge=0.01, le=0.5, description="of the training images, where the data have no validation split"
+    )
 
 
-@dataclass(frozen=True)
-class ViTParams:
-    """Section `model` of name `vit`: a vision transformer."""
-
-    sites: ClassVar = ("attention.inner", "mlp.hidden", "attention.input", "mlp.input")
-
-    name: str = one_of("vit")
-    patch_size: int = at_least(1)
-    dim: int = between(1, 32768)
-    depth: int = between(1, 1024)
-    heads: int = between(1, 1024)
-    head_dim: int = between(1, 32768)
-    mlp_dim: int = between(1, 131072)
-    dropout: float = between(0.0, 0.9)
-
-
-@dataclass(frozen=True)
-class ResNetParams:
-    """Section `model` of name `resnet18`: the form with a 3×3 stem and no max-pooling."""
-
-    sites: ClassVar = ("block.inner",)
-
-    name: str = one_of("resnet18")
-    width: int = between(1, 4096)
-
-
-ModelParams = ViTParams | ResNetParams
-SITES = (*ViTParams.sites, *ResNetParams.sites)
-MODELS: dict[str, type[ViTParams] | type[ResNetParams]] = {"vit": ViTParams, "resnet18": ResNetParams}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainingParams:
     """Section `training`: what baseline, sparsify and finetune share."""
 
-    batch_size: int = between(1, 1000000)
-    optimizer: str = one_of("adamw", "adam")
-    weight_decay: float = between(0.0, 10.0)
-    warmup_fraction: float = between(0.0, 0.9)
-    gradient_clip: float = above(0.0)
-    label_smoothing: float = between(0.0, 0.9)
-    crop_padding: int = between(0, 64)
-    flip: bool = key(Rule("true or false", lambda value: True))
-    precision: str = one_of("float32", "bfloat16")
-    device: str = one_of("auto", "cpu", "cuda")
-    threads: int = between(1, 1024)
+    batch_size: int = Field(ge=1, le=1000000, description="images")
+    optimizer: Literal["adamw", "adam"]
+    weight_decay: float = Field(ge=0, le=10, description="of weight matrices alone")
+    warmup_fraction: float = Field(ge=0, le=0.9, description="of the epochs, before the cosine")
+    gradient_clip: float = Field(gt=0, description="largest norm of the gradient")
+    label_smoothing: float = Field(ge=0, le=0.9)
+    crop_padding: int = Field(ge=0, le=64, description="pixels of shift in each direction")
+    flip: bool = Field(description="mirror half of the images left to right")
+    trivial_augment: bool = Field(description="one random change of colour or shape for each image")
+    erasing: float = Field(ge=0, le=1, description="probability that a box of an image is blackened")
+    mixup: float = Field(ge=0, le=10, description="alpha of the blending of two images; 0: off")
+    cutmix: float = Field(ge=0, le=10, description="alpha of the pasting of a box of another image; 0: off")
+    ema: float = Field(ge=0, le=0.99999, description="decay of the moving average of the weights; 0: off")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        description="bfloat16 is autocast; auto: where it is faster"
+    )
+    compile: bool = Field(description="by torch.compile, which takes a minute and a C++ compiler")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class BaselineParams:
     """Section `baseline`: training of the dense model."""
 
-    epochs: int = at_least(1)
-    learning_rate: float = above(0.0, 10.0)
+    epochs: int = Field(ge=1)
+    learning_rate: LearningRate = Field(description="the peak, after warm-up")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SparsifyParams:
     """Section `sparsify`: learning of the importance scores."""
 
-    epochs: int = at_least(1)
-    learning_rate: float = above(0.0, 10.0)
-    l1: float = between(0.0, 1.0)
-    step: str = one_of("proximal", "subgradient")
-    sites: tuple[str, ...] = some_of(*SITES)
+    sites: Annotated[tuple[str, ...], some_of(*SITES)] = Field(description="which dimensions are scored")
+    epochs: int = Field(ge=1)
+    learning_rate: LearningRate
+    l1: float = Field(ge=0, le=1, description="rate of the L1 penalty on the scores")
+    step: Literal["proximal", "subgradient"] = Field(description="exact zeros, or as in network slimming")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PruneParams:
     """Section `prune`: removal of scored dimensions."""
 
-    rate: float = between(0.0, 0.95)
-    rates: dict[str, float] = rates_of(*SITES, low=0.0, high=0.95)
-    threshold: str = one_of("global", "layer", "head")
-    correction: str = one_of("none", "least_squares")
-    calibration_images: int = at_least(1)
+    rate: float = Field(ge=0, le=0.95, description="fraction of the scored dimensions to remove")
+    rates: dict[Annotated[str, one_of(*SITES)], Annotated[float, Field(ge=0, le=0.95)]] = Field(
+        description="a rate of its own for a kind of site, such as {mlp.hidden: 0.5}, with its own threshold"
+    )
+    threshold: Literal["global", "layer", "head"] = Field(
+        description="over all sites, of each site, or of each head too"
+    )
+    correction: Literal["none", "least_squares"] = Field(description="refit what writes to the residual stream")
+    images: int = Field(ge=1, description="training images, without labels, for the correction")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CalibrateParams:
+    """Section `calibrate`: what flows through the slim model's layers."""
+
+    images: int = Field(ge=1, description="training images, without labels, for moments and gradients")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DecomposeParams:
     """Section `decompose`: low-rank factors in place of weights."""
 
-    keep: float = above(0.0, 1.0)
-    budget: str = one_of("parameters", "macs")
-    allocation: str = one_of("uniform", "global")
-    metric: str = one_of("weight", "activation", "loss")
-    calibration_images: int = at_least(1)
+    keep: float = Field(gt=0, le=1, description="fraction of the factorisable layers' cost that factors may use")
+    budget: Literal["parameters", "macs"] = Field(description="what keep counts")
+    allocation: Literal["uniform", "global"] = Field(
+        description="each layer alike, or ranks where they remove most error"
+    )
+    metric: Literal["weight", "activation", "loss"] = Field(
+        description="what an error counts: in the weight, the outputs or the loss"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FinetuneParams:
     """Section `finetune`: training of the compressed model."""
 
-    epochs: int = at_least(1)
-    learning_rate: float = above(0.0, 10.0)
-    distillation: float = between(0.0, 1.0)
-    temperature: float = above(0.0, 100.0)
+    epochs: int = Field(ge=1)
+    learning_rate: LearningRate
+    distillation: float = Field(ge=0, le=1, description="weight of the dense model's soft targets; 0: off")
+    temperature: float = Field(gt=0, le=100, description="of the soft targets")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MachineParams:
+    """Section `machine`: how the work is done, not what: no stage reruns when it changes."""
+
+    instructions: Literal["portable", "native"] = Field(
+        description="the same bytes on every CPU with AVX2, or its own best"
+    )
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int = Field(ge=1, le=1024, description="of the CPU; the last bits may differ with another number")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Params:
     """The whole of params.yaml; the file itself comments every key with its unit and range."""
 
-    seed: int = between(0, 2**31 - 1)
-    decomp: str = one_of(*METHOD_NAMES)
-    methods: tuple[str, ...] = some_of(*METHOD_NAMES)
+    seed: int = Field(
+        ge=0, le=2**31 - 1, description="the split, initialisation, data order and dropout follow from it"
+    )
+    methods: Annotated[tuple[str, ...], some_of(*METHOD_NAMES)] = Field(
+        description="what decompose runs: none, or a decomposition (docs/methods.md)"
+    )
+    decomp: Annotated[str, one_of(*METHOD_NAMES)] = Field(
+        description="one of methods: the one that finetune and evaluate follow"
+    )
     data: DataParams
-    model: ModelParams
+    model: Annotated[ModelParams, Field(discriminator="name")]
     training: TrainingParams
     baseline: BaselineParams
     sparsify: SparsifyParams
     prune: PruneParams
+    calibrate: CalibrateParams
     decompose: DecomposeParams
     finetune: FinetuneParams
+    machine: MachineParams

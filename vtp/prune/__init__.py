@@ -6,23 +6,11 @@ depend on (each head's own dims, the softmax scale, the norms) stays that of the
 model they are given as it is.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-from vtp.models import Model, ModelSpec, from_state
-from vtp.models.resnet import ResNetSpec
-from vtp.models.vit import ViTSpec
+from vtp.models import FAMILIES, Model, from_state
+from vtp.models.family import Masks
 from vtp.prune.correction import corrected
-from vtp.prune.masks import MINIMUM, Cut, Masks, choose_cut, keep_masks, masked
-from vtp.prune.resnet import slim_resnet
-from vtp.prune.surgery import State
-from vtp.prune.vit import slim_vit
+from vtp.prune.masks import MINIMUM, Cut, choose_cut, keep_masks, masked
 from vtp.scores import scores
-
-SURGERY: dict[type[ModelSpec], Callable[[Any, State, Masks], ModelSpec]] = {
-    ViTSpec: slim_vit,
-    ResNetSpec: slim_resnet,
-}
 
 
 def slim(model: Model, masks: Masks) -> Model:
@@ -37,7 +25,7 @@ def slim(model: Model, masks: Masks) -> Model:
     """
     assert masks.keys() == scores(model).keys()
     state = dict(model.state_dict())
-    spec = SURGERY[type(model.spec)](model.spec, state, masks)
+    spec = FAMILIES[model.spec.name].slim(model.spec, state, masks)
     return from_state(spec, state)
 
 

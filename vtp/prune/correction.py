@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vtp.calibration import BATCH, carried_directions, input_rows, output_rows, watched
+from vtp.calibration.watching import BATCH, carried_directions, input_rows, output_rows, watched
 from vtp.models import Model, from_state
 
 
@@ -79,7 +79,7 @@ def _refit(model: Model, index: int, name: str, batches: list[Tensor], wanted: l
         for x, target in zip(batches, wanted, strict=True):
             model.run_block(index, x)
             inputs, outputs = seen[name]
-            part = _Sums.of(input_rows(layer, inputs).double(), output_rows(target - outputs).double())
+            part = _Sums.of(input_rows(layer, inputs).double(), output_rows(layer, target - outputs).double())
             total = part if total is None else total + part
     assert total is not None
     change, shift = _least_squares(total, with_shift=layer.bias is not None)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from vtp.models import Model, from_state
+from vtp.models.family import Masks
 from vtp.params import PruneParams
 from vtp.scores import kind_of
 
-Masks = Mapping[str, Tensor]
 S = TypeVar("S", bound=Hashable)
 MINIMUM = 1  # dimensions that every site, or head ranked by itself, keeps, whatever the rate
 

@@ -1,0 +1,189 @@
+"""The paper's Table 2, measured: runs every cell that is missing, then writes the table into docs/results.md.
+
+    python -m benchmarks.table2 patch8 resnet18 --data ARCHIVE --work FOLDER [--seeds 0 1 2] [--set model.width=64]
+    python -m benchmarks.table2                 # runs nothing: the table anew from results/table2.json
+
+A row is one size of model and one budget, at most half of the dense model's parameters, the same for every method.
+The stages of the pipeline do the work, in folders of their own: one for the dense model and its scores, and one in
+it for each method. What is done is not done again, and a training that was stopped goes on from its last epoch, so
+this may be killed and called again at will. It runs at low priority.
+"""
+
+import argparse
+import filecmp
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.decompositions import machine
+from benchmarks.table2_report import METHODS, RESULTS, ROOT, ROWS, Row, write_document
+from stages.paths import METRICS, PARAMS, history_path, model_path
+from vtp.checkpoint import load, load_spec
+from vtp.cost import parameters
+from vtp.files import read_json, write_json, write_text
+from vtp.instructions import PORTABLE
+from vtp.models import factorisable
+from vtp.params import flatten, params_from_text, read_yaml
+
+BUDGET = 0.5  # of the dense model's parameters
+DATA = Path("out/dataset.safetensors")
+NOT_TOLD = (
+    "methods",
+    "decomp",
+    "data.path",
+    "machine.device",
+    "decompose.keep",
+)  # each cell has its own, or none has
+NOT_FACTORISED = ("none", "evd")  # EVD is of square matrices, and a pruned model has none
+
+
+def main() -> None:
+    """Run what is missing of the rows that are asked for, a cell at a time, and write results and table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table2")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of {', '.join(ROWS)}")
+    parser.add_argument(
+        "--data", type=Path, help="archive or folder of the images; without it CIFAR is downloaded"
+    )
+    parser.add_argument("--work", type=Path, default=Path(".vtp/table2"), help="folder for all that is made")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=float, default=1.0, help="factor of all numbers of epochs")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other values of parameters")
+    options = parser.parse_args()
+    if not set(options.rows) <= set(ROWS):
+        parser.error(f"rows are {', '.join(ROWS)}")
+    os.nice(19)
+    for name in options.rows:
+        for seed in options.seeds:
+            run_row(name, content_of(ROWS[name], seed, options), options.work)
+    write_document()
+
+
+def content_of(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what params.yaml of a row holds, as plain data."""
+    path = ROOT / "configs" / f"{row.config}.yaml"
+    content: dict[str, Any] = read_yaml(path.read_text(encoding="utf-8"), path)
+    changes = {"seed": seed, "machine.threads": 1, **row.changes}
+    if options.data:
+        changes |= {"data.name": "imagefolder", "data.path": str(options.data.resolve())}
+    changes |= {key: read_yaml(value, path) for key, _, value in (text.partition("=") for text in options.set)}
+    for key, value in changes.items():
+        put(content, key, value)
+    for stage in ("baseline", "sparsify", "finetune"):
+        content[stage]["epochs"] = max(1, round(content[stage]["epochs"] * options.epochs))
+    return content
+
+
+def put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set `section.key` of the content of params.yaml."""
+    section, _, name = key.rpartition(".")
+    (content[section] if section else content)[name] = value
+
+
+def run_row(name: str, content: dict[str, Any], work: Path) -> None:
+    """Run what is missing of one row with one seed; the folder's name changes with the parameters."""
+    params = flatten(params_from_text(json.dumps(content), PARAMS))
+    told = {key: value for key, value in params.items() if key not in NOT_TOLD}
+    digest = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:8]
+    folder = work.resolve() / f"{name}-{digest}"
+    start(folder, content)
+    stage(folder, "fetch", DATA)
+    stage(folder, "baseline", history_path("baseline"))
+    stage(folder, "sparsify", history_path("sparsify"))
+    for method in METHODS:
+        run_cell(name, method, content, folder)
+        record(name, method, told, folder)
+
+
+def run_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> None:
+    """Run what is missing of one cell, on the dense and the scored model of the folder `shared`."""
+    folder = shared / method
+    for made in (DATA, model_path("baseline").parent, model_path("sparsify").parent):
+        (folder / made).parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / made).exists():
+            (folder / made).symlink_to(shared / made)
+    content = json.loads(json.dumps(content)) | {"methods": [method], "decomp": method}
+    if method in NOT_FACTORISED:
+        put(content, "prune.rate", ROWS[name].rate)
+    start(folder, content)
+    stage(folder, "prune", model_path("prune"))
+    if method not in NOT_FACTORISED:
+        put(content, "decompose.keep", keep_within_budget(folder))
+        start(folder, content)
+    stage(folder, "calibrate", Path("out/calibrate/moments.safetensors"))
+    stage(folder, f"decompose {method}", model_path(f"decompose/{method}"))
+    if twin(shared, method) == method:
+        stage(folder, "finetune", history_path("finetune"))
+        stage(folder, "evaluate", METRICS)
+
+
+def start(folder: Path, content: dict[str, Any]) -> None:
+    """Write params.yaml of a folder; JSON is YAML."""
+    write_text(folder / PARAMS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def stage(folder: Path, command: str, made: Path) -> None:
+    """Run a stage in `folder` unless it has made its last file, and note how many seconds that took."""
+    if (folder / made).exists():
+        return
+    print(f"{folder.name}: {command}", flush=True)
+    # This process itself may have been kept to other instructions than params.yaml asks for.
+    environment = {key: value for key, value in os.environ.items() if key not in PORTABLE}
+    begin = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", *f"stages.{command}".split()],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    seconds = read_json(folder / "seconds.json") if (folder / "seconds.json").exists() else {}
+    write_json(folder / "seconds.json", seconds | {command.split()[0]: round(time.monotonic() - begin, 1)})
+
+
+def keep_within_budget(folder: Path) -> float:
+    """Return the largest `decompose.keep`, of three digits, with which the pruned model meets the budget."""
+    slim, dense = load(folder / model_path("prune")), load_spec(folder / model_path("baseline"))
+    inside = sum(layer.weight.numel() for layer in factorisable(slim).values())
+    outside = parameters(slim.spec) - inside
+    return int(1000 * (BUDGET * parameters(dense) - outside) / inside) / 1000
+
+
+def twin(shared: Path, method: str) -> str:
+    """Return the first method that made the same model as `method`; fine-tuned they would be the same, too."""
+    own = shared / method / model_path(f"decompose/{method}")
+    others = ((other, shared / other / model_path(f"decompose/{other}")) for other in METHODS)
+    return next(other for other, path in others if path.exists() and filecmp.cmp(path, own, shallow=False))
+
+
+def record(name: str, method: str, told: dict[str, Any], shared: Path) -> None:
+    """Put a cell into results/table2.json; those of other parameters, but for the seed, give way to it."""
+    same, params = twin(shared, method), read_json(shared / method / PARAMS)
+    cell = {
+        "seed": told["seed"],
+        **read_json(shared / same / METRICS),
+        "rate": ROWS[name].rate if method in NOT_FACTORISED else told["prune.rate"],
+        "keep": params["decompose"]["keep"],
+        "same_as": same if same != method else None,
+        "seconds": read_json(shared / "seconds.json") | read_json(shared / method / "seconds.json"),
+    }
+    common = json.loads(json.dumps({key: value for key, value in told.items() if key != "seed"}))
+    results = read_json(RESULTS) if RESULTS.exists() else {}
+    row = results.get(name)
+    if row is None or row["params"] != common:
+        row = {"data": data_name(common["data.name"]), "hardware": machine(), "params": common, "cells": {}}
+    others = [other for other in row["cells"].get(method, []) if other["seed"] != cell["seed"]]
+    row["cells"][method] = sorted([*others, cell], key=lambda other: other["seed"])
+    write_json(RESULTS, results | {name: row})
+
+
+def data_name(source: str) -> str:
+    """Return what results call the images of a data source."""
+    return {"cifar10": "CIFAR-10", "imagefolder": "CIFAR-10 (JPEG copy)"}.get(source, source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Where the stages' files lie."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
+SOURCE = Path("out/source.json")
+DATASET = Path("out/dataset.safetensors")
+MOMENTS = Path("out/calibrate/moments.safetensors")
+METRICS = Path("metrics.json")
+
+
+def model_path(stage: str) -> Path:
+    """Return the checkpoint that `stage` writes; stages of `decompose` are named `decompose/METHOD`."""
+    return Path("out") / stage / "model.safetensors"
+
+
+def report_path(stage: str) -> Path:
+    """Return the JSON file of figures that `stage` writes beside its checkpoint."""
+    return Path("out") / stage / "report.json"
+
+
+def history_path(stage: str) -> Path:
+    """Return the JSON file with one record an epoch that a training stage writes."""
+    return Path("out") / stage / "history.json"
+
+
+def repository_root() -> Path:
+    """Return the real repository root: temporary and queued experiments run in a copy that is deleted."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()

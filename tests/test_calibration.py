@@ -1,0 +1,185 @@
+"""Moments of what flows through a layer, and the square root of a covariance, singular or not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.conftest import ROOT
+from tests.models import both, random_images, random_model, small_spec
+from vtp.calibration.moments import load_moments, moments, save_moments
+from vtp.calibration.watching import calibration_images
+from vtp.lowrank.metric import square_root
+from vtp.models import Model, build, dense_spec, factorisable
+from vtp.params import load_params
+
+
+@st.composite
+def covariances(draw: st.DrawFn) -> tuple[Tensor, int]:
+    """A covariance matrix of a known rank and scale, its spectrum over six decades, and that rank."""
+    size = draw(st.integers(1, 12))
+    rank = draw(st.integers(0, size))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q[:, :rank]
+    decades = torch.tensor(draw(st.lists(st.floats(-6, 0), min_size=rank, max_size=rank)), dtype=torch.float64)
+    scale = 10.0 ** draw(st.integers(-12, 12))
+    matrix = (basis * (scale * 10**decades)) @ basis.T
+    return (matrix + matrix.T) / 2, rank
+
+
+@settings(max_examples=60)
+@given(covariances())
+def test_the_square_root_and_its_pseudo_inverse(drawn: tuple[Tensor, int]) -> None:
+    covariance, rank = drawn
+    root, inverse = square_root(covariance)
+    size = float(covariance.norm())
+
+    def close(first: Tensor, second: Tensor, tolerance: float) -> None:
+        torch.testing.assert_close(first, second, rtol=0, atol=tolerance)
+
+    close(root, root.T, 1e-14 * size**0.5)
+    assert torch.linalg.eigvalsh(root).min() >= -1e-13 * size**0.5
+    close(root @ root, covariance, 1e-13 * size)
+    projector = root @ inverse
+    assert float(projector.trace()) == pytest.approx(rank, abs=1e-9)
+    close(projector, projector.T, 1e-9)
+    close(projector @ projector, projector, 1e-9)
+    close(projector @ covariance, covariance, 1e-9 * size)
+
+
+def direct_inputs(model: Model, images: Tensor) -> dict[str, Tensor]:
+    """The rows that each layer's weight matrix multiplies, of all images at once."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, layer: torch.nn.Module, inputs: Tensor) -> None:
+        if isinstance(layer, torch.nn.Conv2d):
+            inputs = F.unfold(inputs, layer.kernel_size, padding=layer.padding, stride=layer.stride).mT
+        found[name] = inputs.flatten(0, -2)
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs, name=name: keep(name, layer, inputs[0]))
+        for name, layer in factorisable(model).items()
+    ]
+    with torch.no_grad():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@both
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_moments_are_those_of_all_inputs_and_the_model_stays_as_it_was(family: str, count: int) -> None:
+    model = random_model(small_spec(family), seed=3)
+    images = random_images(model.spec, count)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found, expected = moments(model, images, 0), direct_inputs(model, images)
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        centred = rows - rows.mean(0)
+        size = float(centred.square().mean()) + 1e-20
+        inputs = found[name].inputs
+        torch.testing.assert_close(inputs.mean, rows.mean(0), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(inputs.covariance, centred.T @ centred / len(rows), rtol=0, atol=1e-12 * size)
+        assert found[name].positions == len(rows) // count
+    assert not model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+@both
+@pytest.mark.parametrize("count", [1, 20])
+def test_gradients_are_those_of_each_image_by_itself(family: str, count: int) -> None:
+    model = random_model(small_spec(family), seed=3)
+    images = random_images(model.spec, count)
+    found = moments(model, images, seed=0)
+    outputs: dict[str, Tensor] = {}
+    for name, layer in factorisable(model).items():
+        layer.register_forward_hook(lambda layer, given, output, name=name: outputs.update({name: output}))
+    expected = dict.fromkeys(found, torch.zeros((), dtype=torch.float64))
+    probabilities = model(images).float().softmax(1)
+    drawn = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(0))[:, 0]
+    for image, label in zip(images.split(1), drawn.split(1), strict=True):
+        loss = F.cross_entropy(model(image), label)
+        for name, gradient in zip(outputs, torch.autograd.grad(loss, list(outputs.values())), strict=True):
+            rows = (gradient.movedim(1, -1) if gradient.ndim == 4 else gradient).flatten(0, -2)
+            expected[name] = expected[name] + rows.T @ rows / count
+    for name, flow in found.items():
+        torch.testing.assert_close(flow.gradients, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_depend_on_the_seed_alone_and_leave_no_trace() -> None:
+    model = random_model(small_spec("vit"), seed=3)
+    images = random_images(model.spec, 200)
+    first, second, other = (moments(model, images, seed) for seed in (0, 0, 1))
+    for name in first:
+        assert torch.equal(first[name].gradients, second[name].gradients)
+        assert torch.equal(first[name].inputs.covariance, other[name].inputs.covariance)
+    assert not torch.equal(first["blocks.0.mlp.up"].gradients, other["blocks.0.mlp.up"].gradients)
+    assert not any(layer._forward_hooks for layer in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_layers_that_read_the_same_rows_share_them_in_memory_and_in_the_file(tmp_path: Path) -> None:
+    found = moments(random_model(small_spec("vit"), seed=3), random_images(small_spec("vit")), 0)
+    save_moments(found, tmp_path / "moments")
+    for flows in (found, load_moments(tmp_path / "moments")):
+        assert list(flows) == list(found)
+        for block in (0, 1):
+            query, key, value = (flows[f"blocks.{block}.attention.{part}"] for part in ("query", "key", "value"))
+            assert key.inputs is value.inputs
+            assert (query.inputs is key.inputs) == (block == 0)  # of the last block's queries there is one token
+        assert len({id(flow.inputs) for flow in flows.values()}) == 4 + 5
+        for name, flow in flows.items():
+            assert flow.positions == found[name].positions
+            assert torch.equal(flow.gradients, found[name].gradients)
+            assert torch.equal(flow.inputs.mean, found[name].inputs.mean)
+            assert torch.equal(flow.inputs.covariance, found[name].inputs.covariance)
+
+
+def test_a_shortcut_that_reads_what_a_convolution_reads_has_rows_of_its_own() -> None:
+    found = moments(random_model(small_spec("resnet18"), seed=3), random_images(small_spec("resnet18")), 0)
+    first, shortcut = found["blocks.1.conv1"].inputs, found["blocks.1.shortcut"].inputs
+    assert (len(first.mean), len(shortcut.mean)) == (8 * 9, 8)
+
+
+def test_the_moments_of_the_paper_s_model_fit_a_file_of_one_and_a_half_gigabytes() -> None:
+    params = load_params(ROOT / "configs" / "paper.yaml")
+    layers = factorisable(build(dense_spec(params.model, image_size=32, channels=3, classes=10)))
+
+    def triangle(size: int) -> int:
+        return size * (size + 1) // 2
+
+    numbers = sum(triangle(layer.weight.shape[0]) for layer in layers.values())
+    for name, layer in layers.items():  # the key and value read what the query does, but in the last block
+        if not name.endswith(("attention.key", "attention.value")) or name == "blocks.11.attention.key":
+            numbers += triangle(layer.weight.shape[1]) + layer.weight.shape[1]
+    assert 8 * numbers < 1.5e9
+
+
+def test_the_last_block_asks_for_one_token() -> None:
+    model = random_model(small_spec("vit"), seed=3)
+    found = {name: flow.positions for name, flow in moments(model, random_images(model.spec), 0).items()}
+    tokens = 5
+    assert found["blocks.0.attention.query"] == found["blocks.0.mlp.up"] == tokens
+    assert found["blocks.1.attention.key"] == found["blocks.1.attention.value"] == tokens
+    one = ("attention.query", "attention.output", "mlp.up", "mlp.down")
+    assert {found[f"blocks.1.{layer}"] for layer in one} == {1}
+
+
+@given(size=st.integers(1, 40), count=st.integers(1, 60), seed=st.integers(0, 2**31))
+def test_calibration_images_are_drawn_once_each_by_the_seed(size: int, count: int, seed: int) -> None:
+    images = torch.arange(size, dtype=torch.uint8).view(-1, 1, 1, 1)
+    drawn = calibration_images(images, count, seed).flatten().tolist()
+    assert len(drawn) == min(size, count)
+    assert drawn == sorted(set(drawn))
+    assert drawn == calibration_images(images, count, seed).flatten().tolist()
+
+
+def test_another_seed_draws_other_images() -> None:
+    images = torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1)
+    assert not torch.equal(calibration_images(images, 50, 0), calibration_images(images, 50, 1))

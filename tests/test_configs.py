@@ -1,0 +1,30 @@
+"""configs/: each is in the form that DVC writes, and its comments say what the code allows."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from commands.configs import body, header
+from tests.conftest import ROOT
+from vtp.params import load_params
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+EVERY_CONFIG = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+
+
+@EVERY_CONFIG
+def test_what_dvc_writes_differs_in_the_line_that_changed_alone(path: Path, tmp_path: Path) -> None:
+    shutil.copy(path, tmp_path / "params.yaml")
+    apply_overrides(tmp_path / "params.yaml", ["prune.rate=0.123"])
+    before, after = path.read_text().splitlines(), (tmp_path / "params.yaml").read_text().splitlines()
+    assert len(after) == len(before)
+    changed = [line for line, old in zip(after, before, strict=True) if line != old]
+    assert [line.split("#")[0].strip() for line in changed] == ["rate: 0.123"]
+
+
+@EVERY_CONFIG
+def test_the_comments_are_the_ranges_and_words_of_the_code(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text == header(text) + body(load_params(path))

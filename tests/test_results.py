@@ -1,0 +1,56 @@
+"""docs/results.md: its tables are those that results/*.json give, and each result keeps to its budget."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.table2 import BUDGET
+from benchmarks.table2_report import BEGIN, DOCUMENT, END, METHODS, RESULTS, ROWS, table2
+from vtp.files import read_json
+
+
+def test_the_published_table_2_is_made_from_its_results() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    published = text.partition(BEGIN)[2].partition(END)[0]
+    assert published.strip() == table2(read_json(RESULTS)).strip()
+
+
+def test_every_cell_of_table_2_keeps_to_the_budget_of_its_row() -> None:
+    for name, row in read_json(RESULTS).items():
+        assert name in ROWS
+        assert set(row["cells"]) <= set(METHODS)
+        for runs in row["cells"].values():
+            assert len({run["seed"] for run in runs}) == len(runs)
+            assert all(run["parameters"] <= BUDGET * run["parameters_dense"] for run in runs)
+
+
+def run(accuracy: float, **changes: Any) -> dict[str, Any]:
+    figures = {"test_accuracy": accuracy, "test_accuracy_dense": 0.7, "test_accuracy_factorised": accuracy - 0.1}
+    sizes = {"parameters": 500, "parameters_dense": 1001, "macs": 2_000_000, "macs_dense": 4_100_000}
+    return figures | sizes | changes
+
+
+def test_a_table_has_the_mean_and_spread_of_seeds_and_the_papers_figures() -> None:
+    cells = {"svd": [run(0.6), run(0.62)], "lu": [run(0.5)]}
+    lines = [line.split("|")[1:-1] for line in table2({"patch4": {"cells": cells}}).splitlines()]
+    header, _, *body = [[cell.strip() for cell in line] for line in lines]
+    rows = {line[1]: dict(zip(header, line, strict=True)) for line in body}
+    assert body[0][0] == "ViT, patch 4, n = 2"
+    assert rows["fine-tuned, %"]["SVD"] == "61.00 ± 1.41"
+    assert rows["fine-tuned, %"]["LU"] == "50.00"
+    assert rows["before, %"]["LU"] == "40.00"
+    assert rows["fine-tuned, %"]["Cholesky"] == "-"
+    assert {name: rows["the paper, %"][name] for name in ("dense", "SVD", "LU")} == {
+        "dense": "80",
+        "SVD": "62.8",
+        "LU": "57.1",
+    }
+    assert rows["parameters"]["dense"] == "1,001"
+    assert rows["MACs, M"]["SVD"] == "2.0"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_names_a_config_and_columns_that_exist(name: str) -> None:
+    row = ROWS[name]
+    assert (DOCUMENT.parents[1] / "configs" / f"{row.config}.yaml").is_file()
+    assert set(row.paper) <= {"dense", *METHODS}

@@ -1,0 +1,1 @@
+"""Calibration: images without labels, and what flows through layers on them."""

@@ -1,0 +1,162 @@
+"""What flows through each layer on calibration images: moments of its inputs and of the gradients of its outputs.
+
+No labels are used. The moments of a model are computed once, for all methods, and kept in one sealed file.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vtp.calibration.watching import BATCH, input_rows, output_rows, unfolding, watched
+from vtp.models import Model, factorisable
+from vtp.sealed import read_sealed, write_sealed
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """First and second moment of what layers read, over all images and positions, in float64.
+
+    Attributes:
+        mean: (in,).
+        covariance: (in, in), about the mean; singular where inputs are dead or fewer than dimensions.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What flows through one layer.
+
+    Attributes:
+        inputs: of what it reads; layers that read the same rows (query, key and value) share one object.
+        gradients: (out, out), float64, the mean over images of Σ g gᵀ over positions, where g is the gradient of
+            the loss by the layer's output.
+        positions: how many input rows the layer sees for each image (tokens, or pixels of its output).
+    """
+
+    inputs: Inputs
+    gradients: Tensor
+    positions: int
+
+
+class _Sums:
+    """Of rows, about the first of them: beside a large mean, rounding would hide which directions are empty."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.origin, self.count = rows[0].clone(), 0
+        self.total: Tensor = torch.zeros((), dtype=rows.dtype, device=rows.device)
+        self.squares = self.total
+
+    def add(self, rows: Tensor) -> None:
+        centred = rows - self.origin
+        self.total, self.squares = self.total + centred.sum(0), self.squares + centred.T @ centred
+        self.count += len(rows)
+
+    def moments(self) -> Inputs:
+        shift = self.total / self.count
+        covariance = self.squares / self.count - torch.outer(shift, shift)
+        return Inputs((self.origin + shift).cpu(), covariance.cpu())
+
+
+def moments(model: Model, images: Tensor, seed: int) -> dict[str, Moments]:
+    """Return what `moments_of` does, for the factorisable layers of one of our models.
+
+    Args:
+        model: on the device of `images`; it runs in evaluation mode.
+        images: uint8 (N, C, H, W).
+        seed: of the labels.
+    """
+    return moments_of(factorisable(model), model.eval(), images.split(BATCH), seed)
+
+
+def moments_of(
+    layers: Mapping[str, nn.Module], run: Callable[[Any], Tensor], batches: Iterable[Any], seed: int
+) -> dict[str, Moments]:
+    """Return layer -> what flows through it, on the CPU.
+
+    The loss whose gradients count is the cross entropy of labels drawn from the model's own predictions, by
+    `seed`: the mean of the gradients' products is then the Fisher information (K-FAC, arXiv:1503.05671; for
+    positions that share a weight, arXiv:1602.01407), which says how fast the predictions move away.
+
+    Args:
+        layers: each of which runs once in a forward pass.
+        run: gives the logits (B, classes) of a batch, with the gradient's graph.
+        batches: what `run` takes.
+        seed: of the labels.
+    """
+    inputs: dict[str, _Sums] = {}
+    gradients: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    generator = torch.Generator().manual_seed(seed)
+    count = 0
+    with watched(layers) as seen:
+        for batch in batches:
+            logits = run(batch)
+            count += len(logits)
+            drawn = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator)[:, 0]
+            loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+            outputs = [seen[name][1] for name in layers]
+            by_output = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
+            shared = _first_readers(layers, {name: seen[name][0] for name in layers})
+            for name in dict.fromkeys(shared.values()):
+                rows = input_rows(layers[name], seen[name][0].detach()).double()
+                inputs.setdefault(name, _Sums(rows)).add(rows)
+            for name, gradient in zip(layers, by_output, strict=True):
+                rows = output_rows(layers[name], gradient).double()
+                gradients[name] = gradients.get(name, 0) + rows.T @ rows
+    finished = {name: sums.moments() for name, sums in inputs.items()}
+    return {
+        name: Moments(finished[first], (gradients[name] / count).cpu(), inputs[first].count // count)
+        for name, first in shared.items()
+    }
+
+
+def save_moments(flows: Mapping[str, Moments], path: Path) -> None:
+    """Write one sealed file: shared inputs once, and of each symmetric matrix the lower triangle."""
+    first = {id(flow.inputs): name for name, flow in reversed(list(flows.items()))}
+    content = {name: {"reads": first[id(flow.inputs)], "rows": flow.positions} for name, flow in flows.items()}
+    tensors = {f"{name}.gradients": _packed(flow.gradients) for name, flow in flows.items()}
+    for name in first.values():
+        tensors[f"{name}.mean"] = flows[name].inputs.mean
+        tensors[f"{name}.covariance"] = _packed(flows[name].inputs.covariance)
+    write_sealed(path, "moments", content, tensors)
+
+
+def load_moments(path: Path) -> dict[str, Moments]:
+    """Read what `save_moments` wrote, in its order; raise UserError if the file is missing, altered or another."""
+    content, tensors = read_sealed(path, "moments")
+    inputs = {
+        name: Inputs(tensors[f"{name}.mean"], _unpacked(tensors[f"{name}.covariance"]))
+        for name in {entry["reads"] for entry in content.values()}
+    }
+    return {
+        name: Moments(inputs[entry["reads"]], _unpacked(tensors[f"{name}.gradients"]), entry["rows"])
+        for name, entry in content.items()
+    }
+
+
+def _first_readers(layers: Mapping[str, nn.Module], read: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return layer -> the first layer that reads the same tensor and unfolds it in the same way."""
+    first: dict[tuple[int, object], str] = {}
+    return {name: first.setdefault((id(read[name]), unfolding(layer)), name) for name, layer in layers.items()}
+
+
+def _packed(symmetric: Tensor) -> Tensor:
+    rows, columns = torch.tril_indices(*symmetric.shape)
+    return symmetric[rows, columns]
+
+
+def _unpacked(triangle: Tensor) -> Tensor:
+    size = int((2 * len(triangle)) ** 0.5)
+    rows, columns = torch.tril_indices(size, size)
+    symmetric = torch.empty(size, size, dtype=triangle.dtype)
+    symmetric[rows, columns] = triangle
+    symmetric[columns, rows] = triangle
+    return symmetric

@@ -1,0 +1,69 @@
+"""What the sources share: finding and checking the local file, splitting, resizing."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from vtp.data.dataset import Split
+from vtp.errors import UserError
+
+
+def local_path(path: str, root: Path) -> Path:
+    """Return `data.path`, relative to the repository root; raise UserError if nothing is there."""
+    try:
+        resolved = root / Path(path).expanduser()
+        resolved.stat()
+    except FileNotFoundError as error:
+        raise UserError(f"params.yaml: data.path is {path!r}, but {resolved} does not exist") from error
+    except (OSError, RuntimeError) as error:  # the latter: no such user
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise UserError(f"params.yaml: data.path is {path!r}, which cannot be read ({reason})") from error
+    return resolved
+
+
+def check_sha256(path: Path, expected: str | None) -> None:
+    """Raise UserError unless the file at `path` has the digest that `data.sha256` names, if it names one."""
+    if expected is None:
+        return
+    if path.is_dir():
+        raise UserError(
+            f"params.yaml: data.sha256 is given, but {path} is a directory; it must be null for a directory"
+        )
+    found = file_digest(path, "sha256")
+    if found != expected.lower():
+        raise UserError(f"{path}: its sha256 is {found}, but data.sha256 in params.yaml is {expected}")
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Return the hexadecimal digest of a file; `algorithm` is one of hashlib's names. UserError if unreadable."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Return (rest, part): `part` has `fraction` of the images of every class, drawn at random by `seed`.
+
+    Both keep the order of `split`. A class of two images or more is in both.
+    """
+    generator = np.random.default_rng(seed)
+    labels = split.labels.numpy()
+    drawn = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        drawn[members[:count]] = True
+    part = torch.from_numpy(drawn)
+    return Split(split.images[~part], split.labels[~part]), Split(split.images[part], split.labels[part])
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Return uint8 images (N, C, size, size), bilinear with antialias; unchanged if they fit."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)

@@ -1,0 +1,165 @@
+"""The source `imagefolder`: train/<class>/* and test/<class>/*, as files or in an archive."""
+
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image
+from tqdm import tqdm
+
+from vtp.data.dataset import Dataset, Split
+from vtp.data.sources.archives import FOLDERS, KINDS, VALIDATION, FileTree, open_tree
+from vtp.data.sources.common import check_sha256, local_path, split_off
+from vtp.errors import UserError
+
+if TYPE_CHECKING:
+    from vtp.params import DataParams
+
+ALLOWED = "train/<class>/<image> and test/<class>/<image>, with or without <class>/<image> in one of " + ", ".join(
+    f"{name}/" for name in VALIDATION
+)
+
+# How to turn a photo upright, by the orientation that its camera has noted in it.
+UPRIGHT: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Of each folder: of each class: the parts of a file's name below the root -> its whole name in the source.
+Layout = dict[str, dict[str, dict[tuple[str, ...], str]]]
+
+
+def fetch_imagefolder(params: "DataParams", seed: int, root: Path) -> Dataset:
+    """Return the images in RGB, upright, resized to `image_size`; `seed` draws validation if it has no folder.
+
+    The result depends on names and contents only, not on how the files are stored or packed. Raises
+    UserError, naming the file or folder, for anything that is not as it should be.
+    """
+    if params.path is None:
+        raise UserError(
+            "params.yaml: data.path is null, but data.name imagefolder needs the path of a directory or "
+            f"of an archive ({KINDS})"
+        )
+    path = local_path(params.path, root)
+    check_sha256(path, params.sha256)
+    tree = open_tree(path)
+    layout = _layout(tree.names(), path)
+    _check(layout, path)
+    splits = _decoded(tree, layout, params.image_size, path)
+    train = splits["train"]
+    validation = next((splits[name] for name in VALIDATION if name in splits), None)
+    if validation is None:
+        train, validation = split_off(train, params.validation_fraction, seed)
+    return Dataset(train, validation, splits["test"], tuple(sorted(layout["train"])))
+
+
+def _layout(names: Iterable[str], path: Path) -> Layout:
+    layout: Layout = {}
+    for parts, name in _below_root(names).items():
+        if parts[0] not in FOLDERS:
+            continue
+        folder, is_file = parts[0], not name.endswith("/")
+        if len(parts) <= 2 and is_file:
+            raise UserError(f"{path}: {'/'.join(parts)} is in no class folder; allowed is {ALLOWED}")
+        classes = layout.setdefault(folder, {})
+        if len(parts) >= 2:
+            files = classes.setdefault(parts[1], {})
+            if is_file:
+                files[parts] = name
+    return layout
+
+
+def _below_root(names: Iterable[str]) -> dict[tuple[str, ...], str]:
+    """Return parts -> name without hidden files and without a single folder around it all."""
+    visible = {}
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if parts and not any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            visible[parts] = name
+    top = {parts[0] for parts, name in visible.items() if len(parts) > 1 or name.endswith("/")}
+    if len(top) == 1 and not top & set(FOLDERS):
+        return {parts[1:]: name for parts, name in visible.items() if len(parts) > 1}
+    return visible
+
+
+def _check(layout: Layout, path: Path) -> None:
+    for folder in ("train", "test"):
+        if not layout.get(folder):
+            found = " and ".join(f"{name}/" for name in sorted(layout)) or "neither train/ nor test/"
+            raise UserError(f"{path}: no class folder in {folder}/; found is {found}, allowed is {ALLOWED}")
+    own = [f"{name}/" for name in VALIDATION if name in layout]
+    if len(own) > 1:
+        raise UserError(f"{path}: found are {' and '.join(own)}; allowed is {ALLOWED}")
+    for name in layout["train"]:
+        if re.search("[\udc80-\udcff]", name):  # bytes that are no text, as Python keeps them
+            raise UserError(f"{path}: the class name {name!r} is not UTF-8; rename its folders")
+    for folder, classes in sorted(layout.items()):
+        for name in sorted(classes.keys() ^ layout["train"].keys()):
+            here, there = (folder, "train") if name in classes else ("train", folder)
+            raise UserError(
+                f"{path}: {here}/{name} has no counterpart in {there}/; all must have the same classes"
+            )
+        for name, files in sorted(classes.items()):
+            # Train gives images of every class to validation where it has no folder.
+            least = 2 if folder == "train" and not own else 1
+            if len(files) < least:
+                raise UserError(
+                    f"{path}: {folder}/{name} has too few images: {len(files)}, but at least {least} needed"
+                )
+
+
+def _decoded(tree: FileTree, layout: Layout, size: int, path: Path) -> dict[str, Split]:
+    images, labels = {}, {}
+    places: dict[str, tuple[str, int]] = {}
+    for folder, classes in layout.items():
+        files = [
+            (label, *file) for label, name in enumerate(sorted(classes)) for file in sorted(classes[name].items())
+        ]
+        images[folder] = np.empty((len(files), 3, size, size), dtype=np.uint8)
+        labels[folder] = torch.tensor([label for label, _, _ in files])
+        places |= {name: (folder, index) for index, (_, _, name) in enumerate(files)}
+    progress = tqdm(tree.contents(places), "decoding", len(places), unit=" images", disable=None)
+    for name, content in progress:
+        folder, index = places[name]
+        images[folder][index] = _pixels(content, size, f"{path}: {name}")
+    return {folder: Split(torch.from_numpy(images[folder]), labels[folder]) for folder in layout}
+
+
+def _pixels(content: bytes, size: int, where: str) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            rgb = _rgb(image, where)
+            # ImageOps.exif_transpose would write the EXIF anew, and fail where another entry is odd.
+            if (turn := UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))) is not None:
+                rgb = rgb.transpose(turn)
+    except UserError:
+        raise
+    except Exception as error:  # a decoder may raise anything at all when it is given a damaged file
+        raise UserError(f"{where} is not an image that Pillow reads, or is truncated or altered") from error
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image, where: str) -> Image.Image:
+    # Pillow would clip every level above 255 to white. It scales PGM of more than 8 bits to 16.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"{where} has levels of Pillow's mode {image.mode}, which does not say which is white; "
+            "allowed are levels of 8 bits, and unsigned ones of 16"
+        )
+    if image.mode == "P":  # a palette with transparency has no direct way to RGB
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")

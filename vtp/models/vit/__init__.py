@@ -1,0 +1,9 @@
+"""Vision transformers."""
+
+from vtp.models.family import Family
+from vtp.models.vit.module import VisionTransformer
+from vtp.models.vit.params import ViTParams
+from vtp.models.vit.spec import ViTSpec, dense_spec
+from vtp.models.vit.surgery import slim
+
+FAMILY = Family(ViTParams, dense_spec, ViTSpec, VisionTransformer, slim)
