@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
-.PHONY: setup repro verify test fuzz lint compare show ui bench
+.PHONY: setup tested repro verify test test-slow fuzz lint compare show ui predict bench
 .DEFAULT_GOAL := repro
 
 setup: .venv/installed                            ## make .venv with the pinned packages
+
+tested: .venv/tested                              ## add those that only the tests need
 
 repro: setup                                      ## run what changed and print the table of methods
 	python -m commands.check && dvc repro && cat out/report/table.md
@@ -13,13 +15,16 @@ repro: setup                                      ## run what changed and print 
 verify: setup                                     ## run everything anew in a clone of HEAD and compare with dvc.lock
 	python -m commands.verify
 
-test: setup                                       ## run the tests
-	python -m pytest
+test: tested                                      ## run the tests
+	python -m pytest -m "not slow"
 
-fuzz: setup                                       ## the tests over generated inputs, with new ones at every call
+test-slow: tested                                 ## run those that take longer: whole pipelines, other libraries
+	python -m pytest -m slow
+
+fuzz: tested                                      ## the tests over generated inputs, with new ones at every call
 	python -m pytest --hypothesis-profile fuzz -m hypothesis
 
-lint: setup                                       ## style and types
+lint: tested                                      ## style and types
 	ruff check . && ruff format --check . && mypy
 
 compare: setup                                    ## one experiment a method, and a table of them all
@@ -31,6 +36,9 @@ show: setup                                       ## the table of all experiment
 ui: setup                                         ## publish every experiment to MLflow and serve its UI
 	python -m commands.ui
 
+predict: setup                                    ## the class of each image: make predict IMAGES="a.png photos"
+	python -m commands.predict $(IMAGES)
+
 bench: setup                                      ## the benchmarks, each a table
 	python -m benchmarks.table1 && python -m benchmarks.decompositions && python -m benchmarks.pruning && \
 	python -m benchmarks.methods
@@ -38,4 +46,8 @@ bench: setup                                      ## the benchmarks, each a tabl
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/tested: requirements-test.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-test.txt
 	touch $@

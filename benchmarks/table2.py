@@ -67,7 +67,7 @@ def content_of(row: Row, seed: int, options: argparse.Namespace) -> dict[str, An
     """Return what params.yaml of a row holds, as plain data."""
     path = ROOT / "configs" / f"{row.config}.yaml"
     content: dict[str, Any] = read_yaml(path.read_text(encoding="utf-8"), path)
-    changes = {"seed": seed, "machine.threads": 1, **row.changes}
+    changes = {"seed": seed, "machine.threads": 1, "training.compile": True, **row.changes}
     if options.data:
         changes |= {"data.name": "imagefolder", "data.path": str(options.data.resolve())}
     changes |= {key: read_yaml(value, path) for key, _, value in (text.partition("=") for text in options.set)}
@@ -149,7 +149,7 @@ def keep_within_budget(folder: Path) -> float:
     slim, dense = load(folder / model_path("prune")), load_spec(folder / model_path("baseline"))
     inside = sum(layer.weight.numel() for layer in factorisable(slim).values())
     outside = parameters(slim.spec) - inside
-    return int(1000 * (BUDGET * parameters(dense) - outside) / inside) / 1000
+    return min(1.0, int(1000 * (BUDGET * parameters(dense) - outside) / inside) / 1000)
 
 
 def twin(shared: Path, method: str) -> str:

@@ -60,7 +60,7 @@ def _lines(section: Any, indent: str) -> Iterator[str]:
         is_list = isinstance(value, tuple)
         plain = "" if value is None or is_list else _scalar(value)
         comment = _comment(section.__pydantic_fields__[item.name])
-        yield f"{f'{indent}{item.name}: {plain}':<{COLUMN}}# {comment}".rstrip("# ") + "\n"
+        yield f"{f'{indent}{item.name}: {plain}':<{COLUMN - 1}} # {comment}".rstrip("# ") + "\n"
         if is_list:
             yield from (f"{indent}- {name}\n" for name in value)
 

@@ -12,8 +12,10 @@ from dvc.repo import Repo
 from dvc.repo.brancher import switch
 from dvc.scm import SCMError
 
-from stages.paths import LOCK, METRICS, PARAMS, history_path
+from stages.paths import LOCK, METRICS, PARAMS, history_path, model_path
+from stages.timings import flat, timings_path
 from vtp.errors import UserError
+from vtp.files import read_json
 from vtp.params import flatten, params_from_text
 from vtp.tracking import FIGURES, Experiment
 
@@ -108,11 +110,19 @@ def _read(repo: Repo, revision: str, name: str) -> Experiment:
                 histories={stage: json.loads(files.read_bytes(str(path))) for stage, path in HISTORIES.items()},
                 artifacts={Path(path).name: files.read_bytes(path) for path in artifacts},
                 code=frozenset((dep.def_path, dep.hash_info.value) for dep in repo.index.deps if _is_code(dep)),
+                timings=_timings(repo),
             )
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is neither there nor in the cache") from error
         except (DvcException, OSError, ValueError) as error:
             raise UserError(_line(error)) from error
+
+
+def _timings(repo: Repo) -> dict[str, float]:
+    """Return what `evaluate` measured on this machine of the fine-tuned model in dvc.lock, if it has."""
+    md5 = next(out.hash_info.value for out in repo.index.outs if out.def_path == str(model_path("finetune")))
+    path = timings_path(Path(repo.root_dir), md5)
+    return flat(read_json(path)) if path.is_file() else {}
 
 
 def _check_finished(repo: Repo, files: Any) -> None:

@@ -1,11 +1,11 @@
-"""baseline: train the dense model from its initialisation."""
+"""baseline: train the dense model from its initialisation, or on from pretrained weights."""
 
-from stages.paths import DATASET, PARAMS
+from stages.paths import DATASET, PARAMS, repository_root
 from stages.shared import load_data, run_stage, set_up
 from stages.training import run_training
 from vtp.data.batches import normalisation
 from vtp.errors import UserError
-from vtp.models import dense_spec, initialised
+from vtp.models import Facts, start
 from vtp.params import load_params
 from vtp.training.loop import Recipe
 
@@ -20,13 +20,18 @@ def main() -> None:
             f"params.yaml: data.image_size is {params.data.image_size}, but the images of {DATASET} have "
             f"{dataset.train.images.shape[-1]} pixels; run fetch again (dvc repro)"
         )
-    spec = dense_spec(
-        params.model,
+    mean, std = normalisation(dataset.train)
+    facts = Facts(
+        image_size=params.data.image_size,
         channels=dataset.channels,
         classes=len(dataset.class_names),
-        image_size=params.data.image_size,
+        mean=mean,
+        std=std,
+        resize=params.data.resize,
+        squash=params.data.squash,
+        interpolation=params.data.interpolation,
     )
-    model = initialised(spec, params.seed, *normalisation(dataset.train)).to(device)
+    model = start(params.model, facts, params.seed, repository_root()).to(device)
     recipe = Recipe(
         "baseline", params.seed, params.baseline.epochs, params.baseline.learning_rate, params.training
     )

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from stages.paths import MOMENTS, PARAMS, model_path, report_path, repository_root
 from stages.shared import load_data, load_model, run_stage, set_up
 from vtp.calibration.moments import load_moments
+from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import save
 from vtp.errors import UserError
 from vtp.files import write_json
-from vtp.lowrank import factorise
+from vtp.lowrank import corrected, factorise
 from vtp.measure import accuracy
 from vtp.params import load_params
 
@@ -26,8 +27,11 @@ def main() -> None:
     dataset = load_data(device)
     slim = load_model("prune", dataset, device).cpu()
     factorised, units = factorise(slim, method, params.decompose, load_moments(MOMENTS))
+    if params.decompose.correction == "least_squares":
+        images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
+        factorised = corrected(factorised.to(device), slim.to(device), images)
     stage = f"decompose/{method}"
-    save(factorised, model_path(stage))
+    save(factorised, model_path(stage), dataset.class_names)
     entries = [asdict(unit) for unit in units]
     seconds = {entry["unit"]: entry.pop("seconds") for entry in entries}  # which differ from run to run
     report = {

@@ -1,10 +1,15 @@
-"""evaluate: the one stage that looks at the test split."""
+"""evaluate: the one stage whose figures are of the test split."""
+
+from collections import Counter
 
 from stages.paths import METRICS, PARAMS, report_path
 from stages.shared import load_data, load_model, run_stage, set_up
+from stages.timings import write_timings
 from vtp.cost import macs, parameters
+from vtp.data.dataset import Split
 from vtp.files import write_json
-from vtp.measure import accuracy, accuracy_by_class
+from vtp.measure import accuracy, accuracy_by_class, logits
+from vtp.models import Model
 from vtp.params import load_params
 
 
@@ -31,12 +36,27 @@ def main() -> None:
         step: accuracy_by_class(model, dataset.test, dataset.class_names)
         for step, model in (("dense", dense), ("finetuned", final))
     }
-    write_json(report_path("evaluate"), {"accuracy_by_class": by_class})
+    confusion = {
+        step: confused(model, dataset.validation, dataset.class_names)
+        for step, model in (("dense", dense), ("finetuned", final))
+    }
+    write_json(report_path("evaluate"), {"accuracy_by_class": by_class, "confusion": confusion})
     write_json(METRICS, metrics)
     print(
         f"evaluate: test accuracy {metrics['test_accuracy']:.4f} (dense {metrics['test_accuracy_dense']:.4f}) "
         f"at {metrics['parameters'] / metrics['parameters_dense']:.1%} of the parameters"
     )
+    timed = {step: (steps[step], model) for step, model in models.items()} | {"finetuned": ("finetune", final)}
+    write_timings(timed, params)
+
+
+def confused(model: Model, split: Split, class_names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Return class -> the class that its images in `split` are taken for -> how many, without zeros."""
+    pairs = Counter(zip(split.labels.tolist(), logits(model, split).argmax(1).tolist(), strict=True))
+    return {
+        name: {other: pairs[i, j] for j, other in enumerate(class_names) if pairs[i, j]}
+        for i, name in enumerate(class_names)
+    }
 
 
 if __name__ == "__main__":

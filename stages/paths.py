@@ -6,6 +6,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
 SOURCE = Path("out/source.json")
+WEIGHTS = Path("out/weights.json")
 DATASET = Path("out/dataset.safetensors")
 MOMENTS = Path("out/calibrate/moments.safetensors")
 METRICS = Path("metrics.json")

@@ -29,17 +29,19 @@ def main() -> None:
     if params.prune.correction == "least_squares":
         images = calibration_images(dataset.train.images, params.prune.images, params.seed)
         pruned = corrected(pruned, scored, images)
-    save(pruned, model_path("prune"))
+    save(pruned, model_path("prune"), dataset.class_names)
     steps = {"dense": dense, "sparse": scored, "pruned": pruned}
     accuracies = {step: accuracy(model, dataset.validation) for step, model in steps.items()}
+    kept, learned = torch.cat(list(cut.keep.values())), torch.cat(list(scores(scored).values())).cpu()
+    zeros = int((learned[~kept] == 0).sum())
     report = {
         "validation_accuracy": accuracies,
+        "zeros_removed": zeros,
         "sites": site_reports(scores(scored), cut),
     }
     write_json(report_path("prune"), report)
-    kept = torch.cat(list(cut.keep.values()))
     print(
-        f"prune: {int(kept.sum())} of {len(kept)} scored dimensions kept, "
+        f"prune: {int(kept.sum())} of {len(kept)} scored dimensions kept, {zeros} of those removed exactly zero, "
         f"validation accuracy {accuracies['pruned']:.4f} (dense {accuracies['dense']:.4f})"
     )
 

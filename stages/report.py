@@ -10,17 +10,16 @@ from vtp.checkpoint import load_spec
 from vtp.cost import macs, parameters
 from vtp.files import read_json, write_text
 from vtp.params import Params, load_params
-from vtp.report import (
-    Record,
-    count,
-    markdown_table,
-    percent,
+from vtp.pictures import (
+    plot_confusion,
     plot_curves,
     plot_errors,
     plot_kept,
     plot_methods,
+    plot_ranks,
     plot_scores,
 )
+from vtp.report import count, markdown_table, percent
 
 FOLDER = Path("out/report")
 HEADER = ("method", "keep", "kept", "parameters", "MACs", "dense", "pruned", "factorised", "fine-tuned")
@@ -35,15 +34,29 @@ def main() -> None:
     before = prune["validation_accuracy"]
     write_text(FOLDER / "table.md", table(params, metrics, before, methods))
     chosen = {stage: chosen_epoch(stage, history) for stage, history in histories.items()}
-    plot_curves(histories, chosen, metrics["validation_images"], FOLDER / "curves.png")
-    plot_errors({method: report["units"] for method, report in methods.items()}, FOLDER / "errors.png")
+    images = metrics["validation_images"]
+    plot_curves(histories, chosen, images, FOLDER / "curves.png")
+    units = {method: report["units"] for method, report in methods.items()}
+    plot_errors(units, FOLDER / "errors.png")
+    plot_ranks(units, FOLDER / "ranks.png")
     plot_kept(prune["sites"], FOLDER / "pruning.png")
     plot_scores(prune["sites"], FOLDER / "scores.png")
-    accuracies = {method: report["validation_accuracy"] for method, report in methods.items()}
-    plot_methods(accuracies, before["dense"], before["pruned"], FOLDER / "methods.png")
+    confusion = read_json(report_path("evaluate"))["confusion"]
+    confused = {"dense": confusion["dense"], f"{params.decomp}, fine-tuned": confusion["finetuned"]}
+    plot_confusion(confused, images, FOLDER / "confusion.png")
+    points = {method: point(method, report["validation_accuracy"]) for method, report in methods.items()}
+    finetuned = points[params.decomp] | {"accuracy": metrics["validation_accuracy"]}
+    steps = {step: before[step] for step in ("dense", "pruned")}
+    plot_methods(points, steps, (params.decomp, finetuned), images, FOLDER / "methods.png")
 
 
-def chosen_epoch(stage: str, history: Sequence[Record]) -> int:
+def point(method: str, accuracy: float) -> dict[str, float]:
+    """Return what `plot_methods` shows of a method: the costs of its model beside its accuracy."""
+    spec = load_spec(model_path(f"decompose/{method}"))
+    return {"accuracy": accuracy, "parameters": parameters(spec), "macs": macs(spec)}
+
+
+def chosen_epoch(stage: str, history: Sequence[Mapping[str, float]]) -> int:
     """Return the epoch whose state a training stage gave: sparsify's last, of the others the last of the best."""
     if stage == "sparsify":
         return len(history) - 1

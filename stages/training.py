@@ -21,6 +21,7 @@ from vtp.training.loop import Recipe, train
 # What decides how a run goes on; `dvc.yaml` names the same rooms.
 CODE = (
     "stages/training.py",
+    "vtp/data/augment.py",
     "vtp/data/batches.py",
     "vtp/measure.py",
     "vtp/models",
@@ -48,7 +49,7 @@ def run_training(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model 
             watcher=shown(recipe.stage, recipe.epochs, len(dataset.train)),
             teacher=teacher,
         )
-        save(trained, model_path(recipe.stage))
+        save(trained, model_path(recipe.stage), dataset.class_names)
         write_json(history_path(recipe.stage), history)
         state.unlink(missing_ok=True)
 

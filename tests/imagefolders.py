@@ -13,7 +13,16 @@ from vtp.data.dataset import Dataset, save_dataset
 from vtp.data.sources.imagefolder import fetch_imagefolder
 from vtp.params import DataParams
 
-PARAMS = DataParams(name="imagefolder", path="images", sha256=None, image_size=6, validation_fraction=0.2)
+PARAMS = DataParams(
+    name="imagefolder",
+    path="images",
+    sha256=None,
+    image_size=6,
+    resize=0,
+    squash=True,
+    interpolation="bilinear",
+    validation_fraction=0.2,
+)
 COUNTS = {"train": 5, "test": 2}
 
 

@@ -17,7 +17,9 @@ EXACT = sorted(set(METHODS) - {"evd", "cholesky", "svd_randomized", "svd_full", 
 
 
 def settings_of(**changes: Any) -> DecomposeParams:
-    default = DecomposeParams(keep=0.6, budget="parameters", allocation="global", metric="activation")
+    default = DecomposeParams(
+        keep=0.6, budget="parameters", allocation="global", metric="activation", form="auto", correction="none"
+    )
     return replace(default, **changes)
 
 
@@ -42,5 +44,5 @@ def centred_norm(output: Tensor) -> float:
 
 def product(model: Model, name: str) -> Tensor:
     """The weight matrix that a layer's factors stand for."""
-    state = model.state_dict()
-    return state[f"{name}.left.weight"].flatten(1) @ state[f"{name}.right.weight"].flatten(1)
+    layer = model.get_submodule(name)
+    return layer.left.weight.detach().flatten(1) @ layer.right.weight.detach().flatten(1)  # type: ignore

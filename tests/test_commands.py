@@ -26,6 +26,8 @@ from tests.conftest import TINY, run, write_params
 from vtp.errors import UserError
 from vtp.params import load_params
 
+pytestmark = pytest.mark.slow
+
 SHORT = (*TINY[:1], ("baseline:\n  epochs: 40", "baseline:\n  epochs: 1"), *TINY[2:])
 
 

@@ -9,6 +9,8 @@ from commands.verify import main
 from tests.conftest import run, write_params
 from vtp.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """\
 stages:
   source:

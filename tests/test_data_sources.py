@@ -29,7 +29,16 @@ from vtp.data.sources.torchvision_shim import datasets
 from vtp.errors import UserError
 from vtp.params import DataParams
 
-DIGITS = DataParams(name="digits", path=None, sha256=None, image_size=8, validation_fraction=0.1)
+DIGITS = DataParams(
+    name="digits",
+    path=None,
+    sha256=None,
+    image_size=8,
+    resize=0,
+    squash=True,
+    interpolation="bilinear",
+    validation_fraction=0.1,
+)
 
 
 def rows(split: Split) -> list[bytes]:

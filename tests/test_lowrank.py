@@ -1,7 +1,7 @@
 """Factorised models: budgets, exactness at full rank, and what happens where nothing can be gained."""
 
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +17,7 @@ from vtp.cost import macs, parameters
 from vtp.decompositions import METHODS, NotDecomposable, decompose
 from vtp.errors import UserError
 from vtp.lowrank import factorise
-from vtp.lowrank.factorise import Decomposed
-from vtp.lowrank.units import Unit
+from vtp.lowrank.factorise import truncation_errors
 from vtp.models import Model, factorisable, from_state
 from vtp.models.vit.spec import BlockSpec, HeadSpec
 
@@ -184,7 +183,9 @@ def test_the_model_given_stays_as_it_was_and_a_second_call_gives_the_same(family
 def test_factors_are_balanced_and_no_better_than_the_optimum(method: str) -> None:
     model = small("vit")
     flows = moments(model, random_images(model.spec), 0)
-    factorised, reports = factorise(model, method, settings_of(metric="weight", allocation="uniform"), flows)
+    factorised, reports = factorise(
+        model, method, settings_of(metric="weight", allocation="uniform", form="pair"), flows
+    )
     state = factorised.state_dict()
     for report in reports:
         assert report.rank is not None
@@ -212,7 +213,7 @@ def test_errors_are_those_of_the_truncations(method: str, m: int, n: int, rank: 
     )
     matrix = matrix @ matrix.T if method == "evd" else matrix
     left, right = decompose(matrix, method).factors
-    errors = Decomposed(cast(Unit, None), matrix, left, right, 0.0).errors()
+    errors = truncation_errors(left, right)
     assert len(errors) == min(shape) + 1
     for r, error in enumerate(errors):
         direct = float((matrix - left[:, :r] @ right[:r]).norm() ** 2)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models import SEEDS, both, random_images, random_model, small_spec, specs, with_factors
-from vtp.cost import latency, macs, parameters
+from vtp.cost import macs, parameters
 from vtp.data.dataset import Split
 from vtp.measure import accuracy, accuracy_by_class, logits
 from vtp.models import Model, ModelSpec, build
@@ -127,10 +127,3 @@ def test_accuracy_of_labels_that_the_model_gives_is_one() -> None:
     assert accuracy(model, Split(images, (right.labels + 1) % 4)) == 0.0
     half = torch.where(torch.arange(50) < 25, right.labels, (right.labels + 1) % 4)
     assert accuracy(model, Split(images, half)) == 0.5
-
-
-def test_latency_is_of_so_many_runs_and_positive() -> None:
-    model = random_model(small_spec("vit"), seed=0)
-    found = latency(model, batch_size=3, repeats=5)
-    assert 0 < found.low <= found.median <= found.high < 10
-    assert found.repeats == 5

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.params import RESNET, VIT, parse
 from vtp.checked import leaves, words
 from vtp.errors import UserError
-from vtp.models import FAMILIES
+from vtp.models import STARTS
 from vtp.params import METHOD_NAMES, flatten, load_params
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -140,7 +140,7 @@ def test_a_value_of_the_wrong_type_is_refused(key: Key) -> None:
 @pytest.mark.parametrize("value", ["text", None, 7, ["vit"], {"a": 1}])
 def test_the_name_of_the_model_is_one_of_the_families(value: Any) -> None:
     message = complaint(VIT | {"model": VIT["model"] | {"name": value}})
-    assert message == f"params.yaml: model.name is {value!r}, but must be one of {', '.join(FAMILIES)}"
+    assert message == f"params.yaml: model.name is {value!r}, but must be one of {', '.join(STARTS)}"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_model_has_its_own_keys_and_sites() -> None:
     assert message.startswith("params.yaml: sparsify.sites is ['block.inner'], but ")
     assert "attention.inner, mlp.hidden" in message
     assert complaint(VIT | {"model": VIT["model"] | {"name": "alexnet"}}) == (
-        "params.yaml: model.name is 'alexnet', but must be one of vit, resnet18"
+        "params.yaml: model.name is 'alexnet', but must be one of vit, resnet18, pretrained"
     )
     message = complaint(VIT | {"model": {"name": "resnet18", "width": 16, "depth": 2}})
     assert message == "params.yaml: unknown key model.depth; allowed here are name, width"

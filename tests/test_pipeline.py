@@ -9,6 +9,8 @@ import yaml
 
 from tests.conftest import ROOT, run, stages_run
 
+pytestmark = pytest.mark.slow
+
 METHODS = yaml.safe_load((ROOT / "configs" / "digits.yaml").read_text())["methods"]
 ALL_STAGES = [
     name if "matrix" not in entry else f"{name}@{method}"
@@ -51,7 +53,7 @@ def test_an_experiment_with_another_method_reruns_what_follows_it_alone(project:
     run(project, "git", "add", "--all")
     run(project, "git", "commit", "--quiet", "--allow-empty", "--message", "default run")
     output = run(project, "dvc", "exp", "run", "-S", "decomp=qr", "--name", "with-qr").stdout
-    assert stages_run(output) == ["finetune", "evaluate", "report"]
+    assert stages_run(output) == ["finetune", "evaluate", "export", "report"]
     shown = json.loads(run(project, "dvc", "exp", "show", "--json").stdout)
     assert "with-qr" in json.dumps(shown)
 

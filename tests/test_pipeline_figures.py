@@ -28,6 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     content = VIT | {"methods": ["svd"], "calibrate": {"images": 300}}
     content |= {name: content[name] | {"epochs": epochs} for name, epochs in zip(STAGES[1:3], (8, 3), strict=True)}
     content |= {"finetune": content["finetune"] | {"epochs": 2}}
+    content |= {"decompose": content["decompose"] | {"correction": "none"}}  # units are reported before it
     (folder / "params.yaml").write_text(yaml.dump(content))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -99,10 +100,11 @@ def test_each_unit_is_what_its_report_says() -> None:
         if unit["rank"] is None:
             assert unit["output_error"] == unit["weight_error"] == 0
             continue
-        left, right = (state[f"{name}.{side}.weight"].double() for side in ("left", "right"))
+        pair = factorised.get_submodule(name)
+        left, right = (pair.get_submodule(side).weight.detach().double() for side in ("left", "right"))  # type: ignore
         assert left.shape[1] == right.shape[0] == unit["rank"]
         gained = layers[name].bias is None
-        assert unit["parameters"] == left.numel() + right.numel() + gained * len(left)
+        assert unit["parameters"] == left.numel() + right.numel() - left.shape[1] ** 2 + gained * len(left)
         assert unit["weight_error"] == pytest.approx(
             float((weight - left @ right).norm() / weight.norm()), rel=1e-4
         )

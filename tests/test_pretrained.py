@@ -178,7 +178,9 @@ def test_slim_and_factorised_import_goes_through_a_checkpoint(name: str, tmp_pat
     model = scored(name, 3)
     model = slim(model, keep_masks(scores(model), 0.3))
     images = images_of(model.spec, 8)
-    params = DecomposeParams(keep=0.6, budget="parameters", allocation="global", metric="loss")
+    params = DecomposeParams(
+        keep=0.6, budget="parameters", allocation="global", metric="loss", form="auto", correction="none"
+    )
     small, _ = factorise(model, "svd", params, moments(model, images, 0))
     assert small.spec.factors
     assert any(factor.bias for layer, factor in small.spec.factors.items() if layer.endswith("query"))
@@ -192,7 +194,9 @@ def test_slim_and_factorised_import_goes_through_a_checkpoint(name: str, tmp_pat
 def test_full_rank_factors_change_nothing() -> None:
     model = from_module(FOREIGN["timm vit, registers"].module())
     images = images_of(model.spec, 8)
-    params = DecomposeParams(keep=1.0, budget="parameters", allocation="global", metric="weight")
+    params = DecomposeParams(
+        keep=1.0, budget="parameters", allocation="global", metric="weight", form="auto", correction="none"
+    )
     same, _ = factorise(model, "svd", params, moments(model, images, 0))
     torch.testing.assert_close(same(images), model(images), rtol=0, atol=1e-10)
 

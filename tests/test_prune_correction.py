@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import KINDS, both, random_images, random_model, small_spec
+from vtp.calibration.refitting import Sums, least_squares
 from vtp.models import Model, from_state, spec_to_plain
 from vtp.prune import corrected, keep_masks, slim
-from vtp.prune.correction import _least_squares, _Sums
 from vtp.scores import scores
 from vtp.sealed import digest
 
@@ -116,7 +116,7 @@ def test_noise_alone_is_hardly_fitted(seed: int, regressors: int, factor: float)
     rows, outputs = int(factor * regressors) + 2, 200
     x = torch.randn(rows, regressors, generator=generator, dtype=torch.float64)
     r = torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
-    change, _ = _least_squares(_Sums.of(x, r), with_shift=False)
+    change, _ = least_squares(Sums.of(x, r), with_shift=False)
     plain = torch.linalg.lstsq(x, r).solution.T
     assert change.square().sum() < 0.5 * plain.square().sum()
 
@@ -130,7 +130,7 @@ def test_what_is_linear_is_found(seed: int, with_shift: bool) -> None:
     wanted = torch.randn(4, 8, generator=generator, dtype=torch.float64)
     wanted[:, 5] = 0
     r = x @ wanted.T + 2 * with_shift
-    change, shift = _least_squares(_Sums.of(x, r), with_shift)
+    change, shift = least_squares(Sums.of(x, r), with_shift)
     torch.testing.assert_close(change, wanted, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
         shift, torch.full((4,), 2.0 * with_shift, dtype=torch.float64), rtol=1e-6, atol=1e-6

@@ -37,8 +37,11 @@ def test_masks_remove_the_lowest_scores_and_no_more(site_scores: dict[str, Tenso
     masks = keep_masks(site_scores, rate)
     total = sum(len(score) for score in site_scores.values())
     removed = total - sum(int(mask.sum()) for mask in masks.values())
-    assert removed == min(round(rate * total), total - MINIMUM * len(site_scores))
+    zeros = sum(min(int((score == 0).sum()), len(score) - MINIMUM) for score in site_scores.values())
+    assert removed == max(zeros, min(round(rate * total), total - MINIMUM * len(site_scores)))
     for site, mask in masks.items():
+        if mask.sum() > MINIMUM:
+            assert site_scores[site][mask].all()
         assert mask.sum() >= MINIMUM
         assert site_scores[site].abs()[mask].max() == site_scores[site].abs().max()
     largest_removed = max([-1.0, *(float(site_scores[s].abs()[~m].max()) for s, m in masks.items() if (~m).any())])

@@ -2,13 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vtp.report import count, markdown_table, percent, plot_curves, plot_kept, plot_methods, plot_scores
+from vtp.pictures import (
+    plot_confusion,
+    plot_curves,
+    plot_errors,
+    plot_kept,
+    plot_methods,
+    plot_ranks,
+    plot_scores,
+)
+from vtp.report import count, markdown_table, percent
 
 CELL = st.text(alphabet="abc XYZ019.,%()-_×é", max_size=12).map(str.strip)
 
@@ -64,11 +74,52 @@ def history(epochs: int) -> list[dict[str, float]]:
     ]
 
 
+METHODS = ("none", "svd", "lu")
+
+
+def point(index: int) -> dict[str, float]:
+    return {"accuracy": 0.9 + index / 100, "parameters": 1000.0 - 300 * (index > 0), "macs": 5000.0 - index}
+
+
+def units(method: str) -> list[dict[str, Any]]:
+    """Of a pair that `lu` alone has, one that stays dense, one without an error, and an ordinary one."""
+    names = ["blocks.0.up", "blocks.0.down", "blocks.1.up", *(["blocks.1.pair"] if method == "lu" else [])]
+    return [
+        {
+            "unit": name,
+            "rank": None if method == "none" or name == "blocks.0.up" else 3,
+            "parameters": 60,
+            "parameters_dense": 100,
+            "output_error": 0.0 if "down" in name else 0.25,
+            "curve": () if method == "none" else (1.0, 0.5, 0.0),
+        }
+        for name in names
+    ]
+
+
+def confused(classes: int) -> dict[str, dict[str, int]]:
+    return {f"class {i}": {f"class {i}": 2, f"class {(i + 1) % classes}": 1} for i in range(classes)}
+
+
 PLOTS: dict[str, Callable[[Path], None]] = {
     "curves": lambda path: plot_curves(
         {"baseline": history(4), "finetune": history(1)}, {"baseline": 3, "finetune": 0}, 143, path
     ),
-    "methods": lambda path: plot_methods({"none": 0.97, "svd": 0.95, "lu": 0.0}, 0.98, 0.97, path),
+    "methods": lambda path: plot_methods(
+        {name: point(i) for i, name in enumerate(METHODS)},
+        {"dense": 0.98, "pruned": 0.97},
+        ("svd", point(9)),
+        143,
+        path,
+    ),
+    "methods, one alone": lambda path: plot_methods(
+        {"svd": point(1)}, {"dense": 0.93, "pruned": 0.93}, ("svd", point(1)), 143, path
+    ),
+    "errors": lambda path: plot_errors({name: units(name) for name in METHODS}, path),
+    "errors, none factorised": lambda path: plot_errors({"none": units("none")}, path),
+    "ranks": lambda path: plot_ranks({name: units(name) for name in METHODS}, path),
+    "confusion": lambda path: plot_confusion({model: confused(4) for model in ("dense", "svd")}, 12, path),
+    "confusion, many classes": lambda path: plot_confusion({"dense": confused(120)}, 360, path),
     "scores": lambda path: plot_scores(
         {
             f"blocks.{i}.mlp": {

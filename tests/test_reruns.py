@@ -22,7 +22,7 @@ LEAVES = list({**flatten(parse(VIT)), **flatten(parse(RESNET))})
 
 def row(table: dict[str, list[str]], name: str, separator: str) -> str:
     """The longest row that stands for `name`."""
-    rows = [key for key in table if name == key or name.startswith(key + separator)]
+    rows = [key for key in table if name == key or name.startswith(key + separator) or Path(name).match(key)]
     assert rows, f"{name} is in no row of tests/reruns.yaml"
     return max(rows, key=len)
 

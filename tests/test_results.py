@@ -1,12 +1,17 @@
 """docs/results.md: its tables are those that results/*.json give, and each result keeps to its budget."""
 
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.table2 import BUDGET
+from benchmarks.table2 import BUDGET, content_of
 from benchmarks.table2_report import BEGIN, DOCUMENT, END, METHODS, RESULTS, ROWS, table2
+from tests.params import parse
 from vtp.files import read_json
+
+PLAIN = Namespace(data=None, set=[], epochs=1.0)
 
 
 def test_the_published_table_2_is_made_from_its_results() -> None:
@@ -50,7 +55,12 @@ def test_a_table_has_the_mean_and_spread_of_seeds_and_the_papers_figures() -> No
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_names_a_config_and_columns_that_exist(name: str) -> None:
-    row = ROWS[name]
-    assert (DOCUMENT.parents[1] / "configs" / f"{row.config}.yaml").is_file()
-    assert set(row.paper) <= {"dense", *METHODS}
+def test_a_row_has_valid_parameters_and_columns_that_exist(name: str) -> None:
+    options = Namespace(data=Path("archive.tar.xz"), set=["prune.rate=0.4"], epochs=0.5)
+    content = content_of(ROWS[name], 3, options)
+    params = parse(content)
+    assert (params.seed, params.data.name, params.prune.rate) == (3, "imagefolder", 0.4)
+    assert params.baseline.epochs == pytest.approx(
+        content_of(ROWS[name], 3, PLAIN)["baseline"]["epochs"] / 2, abs=1
+    )
+    assert set(ROWS[name].paper) <= {"dense", *METHODS}

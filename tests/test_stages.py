@@ -42,11 +42,11 @@ def hashes(folder: Path) -> dict[str, bytes]:
 
 def test_a_change_reruns_what_it_touches(tiny: Path) -> None:
     change(tiny, "temperature: 2.0", "temperature: 3.0")
-    assert stages_run(run(tiny, "dvc", "repro").stdout) == ["finetune", "evaluate", "report"]
+    assert stages_run(run(tiny, "dvc", "repro").stdout) == ["finetune", "evaluate", "export", "report"]
     change(tiny, "rate: 0.3 ", "rate: 0.4 ")
     ran = stages_run(run(tiny, "dvc", "repro").stdout)
     assert ran[:2] == ["prune", "calibrate"]
-    assert sorted(ran[2:]) == ["decompose@qr", "decompose@svd", "evaluate", "finetune", "report"]
+    assert sorted(ran[2:]) == ["decompose@qr", "decompose@svd", "evaluate", "export", "finetune", "report"]
     change(tiny, "threads: 1", "threads: 2")
     (tiny / "stages/progress.py").write_text((tiny / "stages/progress.py").read_text() + "# other words\n")
     assert stages_run(run(tiny, "dvc", "repro").stdout) == []

@@ -23,7 +23,18 @@ def by_hand(folder: Path, stage: str, **environment: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize(
-    "stage", ["baseline", "sparsify", "prune", "calibrate", "decompose svd", "finetune", "evaluate", "report"]
+    "stage",
+    [
+        "baseline",
+        "sparsify",
+        "prune",
+        "calibrate",
+        "decompose svd",
+        "finetune",
+        "evaluate",
+        "export",
+        "report",
+    ],
 )
 def test_a_stage_without_its_input_says_which_file_is_missing(stage: str, tmp_path: Path) -> None:
     write_params(tmp_path)

@@ -13,7 +13,17 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from vtp.errors import UserError
-from vtp.tracking import COLUMNS, EXPERIMENT, SETTINGS, Experiment, compare_link, publish, table_link, tracking_uri
+from vtp.tracking import (
+    COLUMNS,
+    EXPERIMENT,
+    NAME_TAG,
+    SETTINGS,
+    Experiment,
+    compare_link,
+    publish,
+    table_link,
+    tracking_uri,
+)
 
 # MLflow's own tables use what sqlalchemy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
@@ -21,13 +31,23 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWar
 SVD = Experiment(
     name="shy-moth",
     time=1_700_000_000,
-    params={"decomp": "svd", "methods": ("none", "svd"), "decompose.keep": 0.5, "data.path": None},
+    params={
+        "data.name": "digits",
+        "data.path": None,
+        "decomp": "svd",
+        "decompose.keep": 0.5,
+        "methods": ("none", "svd"),
+        "model.name": "vit",
+        "model.patch_size": 4,
+        "prune.rate": 0.3,
+    },
     metrics={"test_accuracy": 0.97, "parameters": 28257},
     histories={
         "baseline": [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.25}],
         "finetune": [{"epoch": 1, "loss": 0.5}],
     },
     artifacts={"params.yaml": b"decomp: svd\n", "dvc.lock": b"stages:\n", "curves.png": b"\x89PNG"},
+    timings={"latency/finetuned/batch_1_ms": 0.5},
 )
 QR = replace(SVD, name="bold-wren", time=1_700_000_100, params={**SVD.params, "decomp": "qr"})
 
@@ -56,7 +76,11 @@ def client(root: Path) -> Any:
 
 def runs(root: Path) -> list[Any]:
     experiment = client(root).get_experiment_by_name(EXPERIMENT)
-    return sorted(client(root).search_runs([experiment.experiment_id]), key=lambda run: run.info.run_name)
+    return sorted(client(root).search_runs([experiment.experiment_id]), key=named)
+
+
+def named(run: Any) -> str:
+    return str(run.data.tags[NAME_TAG])
 
 
 def contents(root: Path) -> list[Any]:
@@ -71,7 +95,7 @@ def contents(root: Path) -> list[Any]:
         folder = Path(ledger.download_artifacts(run.info.run_id, ""))
         artifacts = {path.name: path.read_bytes() for path in folder.iterdir()}
         times = (run.info.start_time, run.info.end_time, run.info.status)
-        found.append((run.info.run_name, times, run.data.params, curves, artifacts))
+        found.append(((named(run), run.info.run_name), times, run.data.params, curves, artifacts))
     return found
 
 
@@ -80,18 +104,44 @@ def test_a_run_holds_everything_of_its_experiment(root: Path) -> None:
     time = SVD.time * 1000
     assert contents(root) == [
         (
-            "shy-moth",
+            ("shy-moth", "digits · vit-p4 · svd 0.5 · prune 0.3"),
             (time, time, "FINISHED"),
-            {"decomp": "svd", "methods": "none, svd", "decompose.keep": "0.5", "data.path": "None"},
+            {
+                "data.name": "digits",
+                "data.path": "None",
+                "decomp": "svd",
+                "decompose.keep": "0.5",
+                "methods": "none, svd",
+                "model.name": "vit",
+                "model.patch_size": "4",
+                "prune.rate": "0.3",
+            },
             {
                 "test_accuracy": [(0, 0.97, time)],
                 "parameters": [(0, 28257.0, time)],
+                "latency/finetuned/batch_1_ms": [(0, 0.5, time)],
                 "baseline/loss": [(1, 2.5, time), (2, 1.25, time)],
                 "finetune/loss": [(1, 0.5, time)],
             },
             dict(SVD.artifacts),
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({"decomp": "none"}, "digits · vit-p4 · none · prune 0.3"),
+        ({"decomp": "qr", "decompose.keep": 0.25, "prune.rate": 0}, "digits · vit-p4 · qr 0.25 · prune 0"),
+    ],
+)
+def test_a_run_is_called_what_it_is(changes: dict[str, Any], title: str) -> None:
+    assert replace(SVD, params={**SVD.params, **changes}).title == title
+
+
+def test_a_model_without_patches_is_called_by_its_name() -> None:
+    params = {key: value for key, value in SVD.params.items() if key != "model.patch_size"} | {"model.name": "mlp"}
+    assert replace(SVD, params=params).title == "digits · mlp · svd 0.5 · prune 0.3"
 
 
 def test_publishing_twice_adds_nothing(root: Path) -> None:
@@ -114,7 +164,7 @@ def test_a_new_database_gets_equal_runs(root: Path, empty_database: Path) -> Non
 def test_equal_experiments_are_one_run_under_the_first_name(root: Path) -> None:
     assert publish([SVD, replace(SVD, name="workspace", time=SVD.time + 5)], root) == 1
     assert publish([replace(SVD, name="abc1234")], root) == 0
-    assert [run.info.run_name for run in runs(root)] == ["shy-moth"]
+    assert [named(run) for run in runs(root)] == ["shy-moth"]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +180,10 @@ def test_the_key_tells_every_difference_in_parameters_and_results(other: Experim
     assert other.key != SVD.key
 
 
-def test_the_key_knows_neither_name_nor_order() -> None:
-    turned = replace(SVD, name="other", time=0, params=dict(reversed(SVD.params.items())), artifacts={})
+def test_the_key_knows_neither_name_nor_order_nor_machine() -> None:
+    turned = replace(
+        SVD, name="other", time=0, params=dict(reversed(SVD.params.items())), artifacts={}, timings={}
+    )
     assert turned.key == SVD.key
 
 
@@ -153,7 +205,7 @@ def test_an_interrupted_publication_is_mended_by_the_next(root: Path) -> None:
         publish([SVD, replace(QR, artifacts=Killed())], root)
     assert sorted(run.info.status for run in runs(root)) == ["FINISHED", "RUNNING"]
     assert publish([SVD, QR], root) == 1
-    assert [(run.info.run_name, run.info.status) for run in runs(root)] == [
+    assert [(named(run), run.info.status) for run in runs(root)] == [
         ("bold-wren", "FINISHED"),
         ("shy-moth", "FINISHED"),
     ]
@@ -192,7 +244,7 @@ def test_two_publishers_at_once_make_one_database_with_one_run_each_and_say_noth
     ]
     assert [process.communicate()[0] for process in both] == [b"", b""]
     assert [process.returncode for process in both] == [0, 0]
-    assert [run.info.run_name for run in runs(tmp_path)] == ["bold-wren", "shy-moth"]
+    assert [named(run) for run in runs(tmp_path)] == ["bold-wren", "shy-moth"]
 
 
 def test_the_links_name_experiment_and_runs(root: Path) -> None:

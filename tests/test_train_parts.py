@@ -32,7 +32,9 @@ from vtp.training.resume import Progress
 def test_proximal_steps_give_exact_zeros_and_subgradients_none(tmp_path: Path) -> None:
     zeros = {}
     for proximal in (True, False):
-        recipe = replace(RECIPE, epochs=8, l1=L1(0.5, proximal), keep_best=False, learning_rate=0.03)
+        shared = replace(SHARED, ema=0.9)  # of which scores under a penalty have no part
+        l1 = L1(0.5, proximal)
+        recipe = replace(RECIPE, epochs=8, l1=l1, keep_best=False, learning_rate=0.03, shared=shared)
         trained, _ = train(
             scored(), TRAINING, VALIDATION, recipe, resume=tmp_path / str(proximal), watcher=Listener()
         )

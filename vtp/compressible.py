@@ -69,6 +69,8 @@ class Run:
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             what = tuple(logits.shape) if isinstance(logits, Tensor) else type(found).__name__
             raise UserError(f"compress: the model gives {what}, but must give logits (B, classes); see forward=")
+        if not logits.isfinite().all():
+            raise UserError("compress: the model's logits are not finite on the images")
         return logits
 
 
@@ -115,6 +117,8 @@ def _cannot(model: nn.Module, name: str, layer: nn.Linear | nn.Conv2d) -> str:
         return "a grouped convolution" if layer.groups > 1 else f"a convolution with {layer.padding_mode} padding"
     if isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str):
         return "a convolution whose padding is a word"
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        return "its weight is computed from other tensors"
     plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
     return "" if type(layer).forward is plain.forward else f"{type(layer).__name__} computes something else"
 
@@ -145,8 +149,7 @@ def _observed(layers: dict[str, nn.Linear | nn.Conv2d], run: Run, batch: Any) ->
         for name, layer in layers.items()
     ]
     try:
-        with torch.no_grad():
-            logits = run(batch)
+        logits = run(batch)  # with gradients: without, some modules of PyTorch go past their layers
     finally:
         for hook in hooks:
             hook.remove()

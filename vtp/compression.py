@@ -6,7 +6,7 @@ same = restore(fresh_model, "small.safetensors")
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from vtp.errors import UserError
 from vtp.lowrank.factorise import factorise_units
 from vtp.lowrank.report import UnitReport
 from vtp.lowrank.units import units
-from vtp.models.layers import fill, replace_by_factors
+from vtp.models.layers import replace_by_factors
 from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
 from vtp.report import markdown_table
@@ -63,7 +63,7 @@ class Report:
     def save(self, path: Path | str) -> None:
         """Write the compressed model to one file, whole or not at all, without pickle; `restore` reads it."""
         content = {"factors": {name: asdict(factor) for name, factor in self.factors.items()}}
-        write_sealed(Path(path), KIND, content, self.model.state_dict())
+        write_sealed(Path(path), KIND, content, _distinct(self.model))
 
     def __str__(self) -> str:
         """A table of the layers, and the totals."""
@@ -98,7 +98,7 @@ def compress(
     layers: Sequence[str] = ("*",),
     skip: Sequence[str] = (),
     forward: Callable[[M, Any], Any] | None = None,
-    batch_size: int = 16,
+    batch_size: int = 4,
     seed: int = 0,
 ) -> tuple[M, Report]:
     """Return a smaller copy of `model`, of the same class, and a report of it; the model given stays as it is.
@@ -115,14 +115,21 @@ def compress(
         layers, skip: patterns of layers' names to look at and to leave alone, with `*` for any text. Heads, the
             layers that give the logits, are left alone.
         forward: called with the model and a batch, for models that want more than images.
-        batch_size: images that run at once.
+        batch_size: images that run at once; memory grows with it.
         seed: of the labels drawn from the model's predictions.
 
     Raises UserError, one sentence, for a value that is not allowed, and a model or images that cannot be used.
     """
     plan: DecomposeParams = checked(
         DecomposeParams,
-        {"keep": keep, "budget": budget, "allocation": allocation, "metric": metric},
+        {
+            "keep": keep,
+            "budget": budget,
+            "allocation": allocation,
+            "metric": metric,
+            "form": "auto",
+            "correction": "none",
+        },
         "compress",
     )
     if method not in METHODS:
@@ -136,15 +143,20 @@ def compress(
 
         def run_and_keep(batch: Any) -> Tensor:
             logits.append((found := run(batch)).detach())
+            if not found.requires_grad:
+                raise UserError("compress: the model's logits have no gradient; do not detach them")
             return found
 
         bar = tqdm(batches, "calibrating", unit=" batches", disable=None)
-        flows = moments_of(chosen, run_and_keep, bar, seed)
+        flows = moments_of(chosen, run_and_keep, bar, seed, next(small.parameters()).dtype)
         state = dict(small.state_dict())
-        factors, reports = factorise_units(units(chosen, flows, plan.metric), state, method, plan)
-        device = logits[0].device
-        replace_by_factors(small, factors)
-        fill(small, {name: tensor.to(device) for name, tensor in state.items()})
+        before = set(state)
+        try:
+            factors, reports = factorise_units(units(chosen, flows, plan), state, method, plan)
+        except UserError as error:  # which names the parameter of the pipeline
+            raise UserError(str(error).replace("params.yaml: decompose.", "compress: ")) from error
+        _put_factors(small, factors)
+        _copy_into(small, {name: tensor for name, tensor in state.items() if name not in before})
         with torch.no_grad():
             found = torch.cat([run(batch) for batch in batches])
     measured, agreement = divergence(torch.cat(logits), found)
@@ -173,12 +185,40 @@ def restore(model: M, path: Path | str) -> M:
     for name in factors:
         if not isinstance(modules.get(name), nn.Linear | nn.Conv2d):
             raise UserError(f"{path}: made from another model: {type(model).__name__} has no layer {name}")
-    replace_by_factors(restored, factors)
-    try:
-        fill(restored, tensors)
-    except UserError as error:
-        raise UserError(f"{path}: made from another model: {error}") from error
+    _put_factors(restored, factors)
+    expected = {name: tuple(tensor.shape) for name, tensor in _distinct(restored).items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else "missing"
+        if found != expected.get(name):
+            raise UserError(
+                f"{path}: made from another model: tensor {name} is {found}, but {type(model).__name__} wants it "
+                f"{expected.get(name, 'absent')}"
+            )
+    _copy_into(restored, tensors)
     return restored
+
+
+def _put_factors(model: nn.Module, factors: dict[str, Factor]) -> None:
+    """Put pairs of factors, not yet filled, where the layers are, in their mode, dtype and device."""
+    dense = {name: model.get_submodule(name) for name in factors}
+    replace_by_factors(model, factors)
+    for name, layer in dense.items():
+        weight = next(layer.parameters())
+        model.get_submodule(name).to(weight.device, weight.dtype).train(layer.training)
+
+
+def _distinct(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's tensors, not copies, by name; those of several names by the first."""
+    first = {id(tensor): (name, tensor) for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    return dict(reversed(first.values()))
+
+
+@torch.no_grad()
+def _copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Overwrite a model's tensors, so that those that layers share stay shared."""
+    state = _distinct(model)
+    for name, tensor in tensors.items():
+        state[name].copy_(tensor)
 
 
 def divergence(dense: Tensor, found: Tensor) -> tuple[float, float]:
@@ -194,7 +234,7 @@ def divergence(dense: Tensor, found: Tensor) -> tuple[float, float]:
 
 @contextmanager
 def _calibrating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, with gradients and without changes in place; undo that at the end.
+    """Put every module in evaluation mode, with gradients and without changes in place; then as it was.
 
     An activation that overwrites what a layer gave would hide it.
     """
@@ -205,10 +245,11 @@ def _calibrating(model: nn.Module) -> Iterator[None]:
     for module in in_place:
         module.inplace = False  # type: ignore[assignment]
     try:
-        yield
+        with torch.enable_grad():
+            yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module in model.modules():
+            module.training = modes.get(module, modes[model])  # of factors, which are new, the model's
         for module in in_place:
             module.inplace = True  # type: ignore[assignment]
         for parameter in frozen:

@@ -1,8 +1,5 @@
-"""What a model costs: parameters, multiply-accumulates, latency."""
+"""What a model costs by its spec: parameters and multiply-accumulates."""
 
-import statistics
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from vtp.models import Model, ModelSpec, build, from_state
+from vtp.models import ModelSpec, build, from_state
 
 
 def parameters(spec: ModelSpec) -> int:
@@ -51,35 +48,3 @@ class _MacCounter(TorchFunctionMode):
         elif function in (F.conv2d, torch.conv2d):
             self.macs += result.numel() * args[1][0].numel()
         return result
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds for one batch over `repeats` runs after a warm-up."""
-
-    median: float
-    low: float
-    high: float
-    repeats: int
-
-
-@torch.no_grad()
-def latency(model: Model, batch_size: int, repeats: int = 20) -> Latency:
-    """Time forward passes of random images of `batch_size` on the model's device."""
-    spec, device = model.spec, model.mean.device
-    images = torch.randint(
-        0,
-        256,
-        (batch_size, spec.channels, spec.image_size, spec.image_size),
-        dtype=torch.uint8,
-        device=device,
-    )
-    seconds = []
-    for _ in range(3 + repeats):
-        start = time.perf_counter()
-        model(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    seconds = sorted(seconds[3:])
-    return Latency(statistics.median(seconds), seconds[0], seconds[-1], repeats)

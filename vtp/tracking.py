@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from vtp.errors import UserError
 
 EXPERIMENT = "vtp"
 KEY_TAG = "vtp.key"
+NAME_TAG = "dvc.experiment"
 FIGURES = (  # what metrics.json says of an experiment, in the order of the UI
     "validation_accuracy",
     "test_accuracy",
@@ -35,6 +36,7 @@ FIGURES = (  # what metrics.json says of an experiment, in the order of the UI
     "macs_dense",
 )
 COLUMNS = (
+    f"tags.`{NAME_TAG}`",
     *(f"params.`{name}`" for name in ("decomp", "decompose.keep", "prune.rate")),
     *(f"metrics.`{name}`" for name in FIGURES),
 )
@@ -62,6 +64,7 @@ class Experiment:
         histories: training stage -> one record an epoch, each with the key `epoch`.
         artifacts: file name -> content.
         code: (path, hash) of each file and folder of code that its stages ran; no part of `key`.
+        timings: name -> figure of the machine that ran it; no part of `key`.
     """
 
     name: str
@@ -71,6 +74,16 @@ class Experiment:
     histories: Mapping[str, Sequence[Mapping[str, float]]]
     artifacts: Mapping[str, bytes]
     code: frozenset[tuple[str, str]] = frozenset()
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What was run, in words: `digits · vit-p4 · svd 0.6 · prune 0.3`."""
+        say = {key: text(value) for key, value in self.params.items()}
+        method = say["decomp"]
+        model = say["model.name"] + (f"-p{say['model.patch_size']}" if "model.patch_size" in say else "")
+        how = method if method == "none" else f"{method} {say['decompose.keep']}"
+        return f"{say['data.name']} · {model} · {how} · prune {say['prune.rate']}"
 
     @property
     def key(self) -> str:
@@ -196,8 +209,8 @@ def _log(client: Any, experiment_id: str, experiment: Experiment) -> None:
     from mlflow.entities import Param
 
     time = experiment.time * 1000
-    tags = {KEY_TAG: experiment.key}
-    run = client.create_run(experiment_id, start_time=time, tags=tags, run_name=experiment.name)
+    tags = {KEY_TAG: experiment.key, NAME_TAG: experiment.name}
+    run = client.create_run(experiment_id, start_time=time, tags=tags, run_name=experiment.title)
     run_id = run.info.run_id
     client.log_batch(run_id, params=[Param(key, text(value)) for key, value in experiment.params.items()])
     metrics = list(_metrics(experiment, time))
@@ -211,10 +224,10 @@ def _log(client: Any, experiment_id: str, experiment: Experiment) -> None:
 
 
 def _metrics(experiment: Experiment, time: int) -> Iterator[Any]:
-    """Yield the final figures, then each curve as one point an epoch: `baseline/loss` and so on."""
+    """Yield the final figures, those of the machine, and each curve, a point an epoch: `baseline/loss`, …."""
     from mlflow.entities import Metric
 
-    for name, value in experiment.metrics.items():
+    for name, value in {**experiment.metrics, **experiment.timings}.items():
         yield Metric(name, value, time, 0)
     for stage, history in experiment.histories.items():
         for record in history:

@@ -50,18 +50,21 @@ class _Sums:
     """Of rows, about the first of them: beside a large mean, rounding would hide which directions are empty."""
 
     def __init__(self, rows: Tensor) -> None:
+        size = rows.shape[1]
         self.origin, self.count = rows[0].clone(), 0
-        self.total: Tensor = torch.zeros((), dtype=rows.dtype, device=rows.device)
-        self.squares = self.total
+        self.total = rows.new_zeros(size, dtype=torch.float64)
+        self.squares = rows.new_zeros(size, size, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
         centred = rows - self.origin
-        self.total, self.squares = self.total + centred.sum(0), self.squares + centred.T @ centred
+        self.total += centred.sum(0)
+        self.squares += centred.T @ centred
         self.count += len(rows)
 
     def moments(self) -> Inputs:
+        """Return them; the sums are used up."""
         shift = self.total / self.count
-        covariance = self.squares / self.count - torch.outer(shift, shift)
+        covariance = self.squares.div_(self.count).sub_(torch.outer(shift, shift))
         return Inputs((self.origin + shift).cpu(), covariance.cpu())
 
 
@@ -77,7 +80,11 @@ def moments(model: Model, images: Tensor, seed: int) -> dict[str, Moments]:
 
 
 def moments_of(
-    layers: Mapping[str, nn.Module], run: Callable[[Any], Tensor], batches: Iterable[Any], seed: int
+    layers: Mapping[str, nn.Module],
+    run: Callable[[Any], Tensor],
+    batches: Iterable[Any],
+    seed: int,
+    dtype: torch.dtype = torch.float64,
 ) -> dict[str, Moments]:
     """Return layer -> what flows through it, on the CPU.
 
@@ -90,32 +97,46 @@ def moments_of(
         run: gives the logits (B, classes) of a batch, with the gradient's graph.
         batches: what `run` takes.
         seed: of the labels.
+        dtype: in which the rows of a batch are multiplied; batches are summed in float64.
+
+    Raises UserError where the model overwrites what a layer reads or gives: that is then no longer to be seen.
     """
     inputs: dict[str, _Sums] = {}
     gradients: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     generator = torch.Generator().manual_seed(seed)
     count = 0
-    with watched(layers) as seen:
-        for batch in batches:
-            logits = run(batch)
-            count += len(logits)
-            drawn = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator)[:, 0]
-            loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
-            outputs = [seen[name][1] for name in layers]
-            by_output = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
-            shared = _first_readers(layers, {name: seen[name][0] for name in layers})
-            for name in dict.fromkeys(shared.values()):
-                rows = input_rows(layers[name], seen[name][0].detach()).double()
-                inputs.setdefault(name, _Sums(rows)).add(rows)
-            for name, gradient in zip(layers, by_output, strict=True):
-                rows = output_rows(layers[name], gradient).double()
-                gradients[name] = gradients.get(name, 0) + rows.T @ rows
+    for batch in batches:
+        logits, seen, by_output = _flowing(layers, run, batch, generator)
+        count += len(logits)
+        shared = _first_readers(layers, seen)
+        for name in dict.fromkeys(shared.values()):
+            rows = input_rows(layers[name], seen[name].detach()).to(dtype)
+            inputs.setdefault(name, _Sums(rows)).add(rows)
+        for name, gradient in by_output.items():
+            rows = output_rows(layers[name], gradient).to(dtype)
+            products = rows.T @ rows
+            gradients[name] = gradients[name].add_(products) if name in gradients else products.double()
     finished = {name: sums.moments() for name, sums in inputs.items()}
     return {
-        name: Moments(finished[first], (gradients[name] / count).cpu(), inputs[first].count // count)
+        name: Moments(finished[first], gradients[name].div_(count).cpu(), inputs[first].count // count)
         for name, first in shared.items()
     }
+
+
+def _flowing(
+    layers: Mapping[str, nn.Module], run: Callable[[Any], Tensor], batch: Any, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Return a batch's logits, layer -> what it reads, and layer -> the gradient of what it gives."""
+    with watched(layers) as seen:
+        logits = run(batch)
+        drawn = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator)[:, 0]
+        loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+        seen.check_not_overwritten()
+        outputs = [seen[name][1] for name in layers]
+        by_output = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
+        read = {name: seen[name][0] for name in layers}
+    return logits.detach(), read, dict(zip(layers, by_output, strict=True))
 
 
 def save_moments(flows: Mapping[str, Moments], path: Path) -> None:

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtp.errors import UserError
+from vtp.models.layers import PivotMixConv2d
+
 BATCH = 128
+CONVOLUTIONS = (nn.Conv2d, PivotMixConv2d)
 
 
 def calibration_images(images: Tensor, count: int, seed: int) -> Tensor:
@@ -17,14 +21,35 @@ def calibration_images(images: Tensor, count: int, seed: int) -> Tensor:
     return images[drawn.sort().values.to(images.device)]
 
 
+class Calls(dict[str, tuple[Tensor, Tensor]]):
+    """Name -> (input, output) of each layer's latest call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._versions: dict[str, tuple[int, int]] = {}
+
+    def note(self, name: str, read: Tensor, output: Tensor) -> None:
+        """Take down a call that has just ended."""
+        self[name] = read, output
+        self._versions[name] = read._version, output._version
+
+    def check_not_overwritten(self) -> None:
+        """Raise UserError if what a layer read or gave has been overwritten in place since then."""
+        for name, tensors in self.items():
+            for what, tensor, version in zip(("reads", "gives"), tensors, self._versions[name], strict=True):
+                if tensor._version != version:
+                    raise UserError(
+                        f"layer {name}: the model overwrites in place what it {what}; "
+                        "leave the layer alone, or let the model make a new tensor"
+                    )
+
+
 @contextmanager
-def watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+def watched(layers: Mapping[str, nn.Module]) -> Iterator[Calls]:
     """Give name -> (input, output) of each layer's latest call, up to date until the context is left."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    seen = Calls()
     hooks = [
-        layer.register_forward_hook(
-            lambda layer, inputs, output, name=name: seen.update({name: (inputs[0], output)})
-        )
+        layer.register_forward_hook(lambda layer, inputs, output, name=name: seen.note(name, inputs[0], output))
         for name, layer in layers.items()
     ]
     try:
@@ -36,14 +61,14 @@ def watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor,
 
 def unfolding(layer: nn.Module) -> tuple[object, ...]:
     """Return how the layer cuts its input into rows: layers of one input and one unfolding read the same rows."""
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         return (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     return ()
 
 
 def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
     """Return the inputs as rows that the layer's weight, flattened to (out, in), multiplies: (rows, in)."""
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         inputs = F.unfold(
             inputs,
             layer.kernel_size,
@@ -56,14 +81,20 @@ def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
 
 def output_rows(layer: nn.Module, outputs: Tensor) -> Tensor:
     """Return a layer's outputs, (…, out) or those of a convolution (B, out, H, W), as rows: (rows, out)."""
-    return (outputs.movedim(1, -1) if isinstance(layer, nn.Conv2d) else outputs).flatten(0, -2)
+    return (outputs.movedim(1, -1) if isinstance(layer, CONVOLUTIONS) else outputs).flatten(0, -2)
 
 
 def carried_directions(squares: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues (k) and eigenvectors (n, k) of a sum of squares (n, n), but for those that carry nothing.
 
-    Eigenvalues up to n·eps times the largest, the rounding of the sums, count as zero.
+    Eigenvalues up to n·eps times the largest, the rounding of the sums, count as zero. Where most dimensions are
+    dead, as the border of a 3×3 kernel on an image of one pixel, they are left out beforehand: LAPACK's divide and
+    conquer takes minutes for thousands of zeros, and may not converge on what underflows between them.
     """
+    live = squares.diagonal() > 0
+    if 2 * int(live.sum()) < len(squares) and live.any():
+        values, vectors = carried_directions(squares[live][:, live])
+        return values, vectors.new_zeros(len(squares), len(values)).index_put((live,), vectors)
     values, vectors = torch.linalg.eigh(squares)
     carried = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
     return values[carried], vectors[:, carried]

@@ -3,12 +3,15 @@
 A method approximates P W S, where P and S belong to the metric; what is minimised is the error in that metric.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from vtp.calibration.moments import Moments
 from vtp.decompositions import NotDecomposable, balance, decompose_all
@@ -26,55 +29,67 @@ CURVE_POINTS = 33
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """A unit and its factors by the method.
+    """A unit and its factors by the method, without the matrices on the way there, which are large.
 
     Attributes:
         unit: whose matrix W it is.
-        matrix: P W S, (out, in) in float64.
-        left, right: all terms of its decomposition, (out, k) and (k, in).
+        errors: ‖P W S - left·right‖_F² of the truncation to rank 0, 1, …, k.
+        spectrum: the singular values of P W S.
+        left, right: all terms of the decomposition, (out, k) and (k, in) in float64, back from P W S to W.
         seconds: what the decomposition took.
     """
 
     unit: Unit
-    matrix: Tensor
+    errors: Tensor
+    spectrum: Tensor
     left: Tensor
     right: Tensor
     seconds: float
 
-    def errors(self) -> Tensor:
-        """Return ‖matrix - left·right‖_F² of the truncation to rank 0, 1, …, k.
-
-        What is cut off is Σ lᵢrᵢᵀ over the last terms, whose squared norm is Σᵢⱼ (lᵢ·lⱼ)(rᵢ·rⱼ).
-        """
-        products = (self.left.T @ self.left) * (self.right @ self.right.T)
-        terms = products.diagonal() + 2 * products.triu(1).sum(1)
-        tails = terms.flip(0).cumsum(0).flip(0).clamp_min(0)
-        return torch.cat([tails, tails.new_zeros(1)])
+    @classmethod
+    def of(cls, unit: Unit, matrix: Tensor, left: Tensor, right: Tensor, seconds: float) -> Self:
+        """Keep what is needed of the decomposition left·right of P W S."""
+        spectrum = torch.linalg.svdvals(matrix)
+        return cls(unit, truncation_errors(left, right), spectrum, *unit.metric.undo(left, right), seconds)
 
     def optimum_ratio(self, rank: int) -> float | None:
         """Return the error of the truncation over the least one at that rank; None where that is but rounding."""
-        values = torch.linalg.svdvals(self.matrix)
-        if numerical_rank(values.numpy(), tuple(self.matrix.shape)) <= rank:
+        if numerical_rank(self.spectrum.numpy(), tuple(self.unit.matrix.shape)) <= rank:
             return None
-        return float(self.errors()[rank].sqrt()) / float(values[rank:].norm())
+        return float(self.errors[rank].sqrt()) / float(self.spectrum[rank:].norm())
 
     def curve(self) -> tuple[float, ...]:
         """Return the relative error at `CURVE_POINTS` ranks, evenly from 0 to k."""
-        errors = self.errors()
+        errors = self.errors
         ranks = torch.linspace(0, len(errors) - 1, CURVE_POINTS).round().long()
         return tuple((errors[ranks] / errors[0].clamp_min(torch.finfo(errors.dtype).tiny)).sqrt().tolist())
 
     def choices(self, budget: str) -> Choices:
-        """Return the ranks that cost less than the dense unit, in `parameters` or in `macs`."""
-        costs = self.unit.costs(np.arange(1.0, len(self.right) + 1), budget)
-        dense = self.unit.dense_cost(budget)
-        saves, errors = costs < dense, self.errors()
+        """Return the ranks that cost less than the dense unit, in `parameters` or in `macs`.
+
+        In pivot form a rank may cost fewer parameters than the dense unit, but more MACs; those are left out.
+        """
+        ranks = np.arange(1.0, len(self.right) + 1)
+        costs, dense = self.unit.costs(ranks, budget), self.unit.dense_cost(budget)
+        saves = (costs < dense) & (self.unit.costs(ranks, "macs") < self.unit.dense_cost("macs"))
+        errors = self.errors
         scale = 1.0 if self.unit.metric.is_shared or errors[0] == 0 else errors[0]
         return Choices(costs[saves], (errors[1:] / scale).numpy()[saves], dense)
 
     def truncate(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return balanced factors of Ŵ: (out, rank) and (rank, in), float64."""
-        return balance(*self.unit.metric.undo(self.left[:, :rank], self.right[:rank]))
+        return balance(self.left[:, :rank], self.right[:rank])
+
+
+def truncation_errors(left: Tensor, right: Tensor) -> Tensor:
+    """Return ‖left·right - its truncation‖_F² to rank 0, 1, …, k, for factors (out, k) and (k, in).
+
+    What is cut off is Σ lᵢrᵢᵀ over the last terms, whose squared norm is Σᵢⱼ (lᵢ·lⱼ)(rᵢ·rⱼ).
+    """
+    products = (left.T @ left) * (right @ right.T)
+    terms = products.diagonal() + 2 * products.triu(1).sum(1)
+    tails = terms.flip(0).cumsum(0).flip(0).clamp_min(0)
+    return torch.cat([tails, tails.new_zeros(1)])
 
 
 def factorise(
@@ -90,7 +105,7 @@ def factorise(
         flows: what flows through every factorisable layer.
     """
     state = dict(model.state_dict())
-    factors, reports = factorise_units(units(factorisable(model), flows, params.metric), state, method, params)
+    factors, reports = factorise_units(units(factorisable(model), flows, params), state, method, params)
     return from_state(replace(model.spec, factors=factors), state), reports
 
 
@@ -116,7 +131,7 @@ def factorise_units(
         factors |= unit.write(state, left, right)
         report = unit.report(rank, left @ right)
         ratio, curve = entry.optimum_ratio(rank), entry.curve()
-        predicted = float(entry.errors()[rank]) / 2 if unit.metric.is_shared else None
+        predicted = float(entry.errors[rank]) / 2 if unit.metric.is_shared else None
         reports.append(
             replace(report, optimum_ratio=ratio, curve=curve, predicted_loss=predicted, seconds=entry.seconds)
         )
@@ -124,16 +139,30 @@ def factorise_units(
 
 
 def _decompose_all(all_units: Mapping[str, Unit], method: str) -> tuple[dict[str, Decomposed], dict[str, str]]:
-    """Return unit -> decomposition for those that have one, and unit -> reason for the others."""
+    """Return unit -> decomposition for those that have one, and unit -> reason for the others.
+
+    A few units at a time: the roots of all metrics at once would take several times the model's memory.
+    """
     if method == "none":
         return {}, dict.fromkeys(all_units, "the method none factorises nothing")
-    matrices = {name: unit.metric.apply(unit.matrix) for name, unit in all_units.items()}
     decomposed, reasons = {}, {}
-    for name, (record, seconds) in decompose_all(matrices, method).items():
-        if isinstance(record, NotDecomposable):
-            reasons[name] = str(record)
-        else:
-            decomposed[name] = Decomposed(all_units[name], matrices[name], *record.factors, seconds)
+    to_come = Counter(root for unit in all_units.values() for root in unit.metric.roots)
+    names = list(all_units)
+    some = 2 * torch.get_num_threads()
+    for start in tqdm(range(0, len(names), some), "decomposing", disable=None):
+        matrices = {
+            name: all_units[name].metric.apply(all_units[name].matrix) for name in names[start : start + some]
+        }
+        for name, (record, seconds) in decompose_all(matrices, method).items():
+            unit = all_units[name]
+            if isinstance(record, NotDecomposable):
+                reasons[name] = str(record)
+            else:
+                decomposed[name] = Decomposed.of(unit, matrices[name], *record.factors, seconds)
+            to_come.subtract(unit.metric.roots)
+            for root in unit.metric.roots:
+                if not to_come[root]:
+                    root.release()
     return decomposed, reasons
 
 

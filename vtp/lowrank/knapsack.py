@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-ROUNDING = 1e-12  # of sums of errors, relative to the largest
+ROUNDING = 1 + 1e-12  # of sums of errors, none of which is negative
 
 
 class Table(NamedTuple):
@@ -49,10 +49,9 @@ def solve(tables: Sequence[Table], budget: float) -> list[int]:
         # Of what a choice adds to error + price · cost above the least in its table, any total has as much above
         # the lower bound.
         priced = [table.errors + price * table.costs for table in tables]
-        rounding = ROUNDING * float(relaxed.errors[0])
-        options = [np.flatnonzero(values <= values.min() + gap + rounding) for values in priced]
+        options = [np.flatnonzero(values <= (values.min() + gap) * ROUNDING) for values in priced]
         left = [_pick(table, indices) for table, indices in zip(tables, options, strict=True)]
-        found = _search(left, budget, float(relaxed.errors[steps]), rounding)
+        found = _search(left, budget, float(relaxed.errors[steps]))
         if found is not None:
             chosen = [int(indices[index]) for indices, index in zip(options, found, strict=True)]
     return [int(indices[index]) for indices, index in zip(useful, chosen, strict=True)]
@@ -64,10 +63,11 @@ def relaxation(tables: Sequence[Table]) -> Table:
     return _merged([_pick(table, _hull(table)) for table in useful])[0]
 
 
-def _search(tables: Sequence[Table], budget: float, known: float, rounding: float) -> Indices | None:
-    """Return the choices of least error within the budget, or None if that is above the error `known`.
+def _search(tables: Sequence[Table], budget: float, known: float) -> Indices | None:
+    """Return the choices of least error within the budget, of which one of error `known` is known.
 
-    Tables of coarse steps come first: to those of fine steps, which are left, the relaxation is close.
+    None where that one is the best but for rounding. Tables of coarse steps come first: to those of fine steps,
+    which are left, the relaxation is close.
     """
     hulls = [_pick(table, _hull(table)) for table in tables]
     coarseness = [float(np.diff(hull.costs).max(initial=0.0)) for hull in hulls]
@@ -79,11 +79,11 @@ def _search(tables: Sequence[Table], budget: float, known: float, rounding: floa
     for index, rest in zip(order, reversed(to_come), strict=True):
         costs = (sums.costs[:, None] + tables[index].costs).ravel()
         errors = (sums.errors[:, None] + tables[index].errors).ravel()
-        affordable = np.flatnonzero(costs + rest.costs[0] <= budget)
+        affordable = np.flatnonzero(budget - costs >= rest.costs[0])
         costs, errors = costs[affordable], errors[affordable]
-        rounded_down = np.searchsorted(rest.costs, budget - costs, side="right") - 1
-        known = min(known, (errors + rest.errors[rounded_down]).min(initial=np.inf))
-        open_ = np.flatnonzero(errors + np.interp(budget - costs, *rest) <= known + rounding)
+        rounded, relaxed = _completed(rest, budget - costs)
+        known = min(known, float((errors + rounded).min(initial=np.inf)))
+        open_ = np.flatnonzero(errors + relaxed <= known * ROUNDING)
         kept = open_[_undominated(Table(costs[open_], errors[open_]))]
         if not len(kept):
             return None
@@ -93,6 +93,18 @@ def _search(tables: Sequence[Table], budget: float, known: float, rounding: floa
     for index, (before, option) in zip(order[::-1], reversed(trail), strict=True):
         chosen[index], place = option[place], before[place]
     return chosen
+
+
+def _completed(hull: Table, budgets: Floats) -> tuple[Floats, Floats]:
+    """Return the errors on the hull at the last vertex within each budget, and between the vertices at the budget.
+
+    Interpolation starts at the vertex of less error: beside the other one rounding would hide it.
+    """
+    vertex = np.searchsorted(hull.costs, budgets, side="right") - 1
+    next_vertex = np.minimum(vertex + 1, len(hull.costs) - 1)
+    prices = np.append(-np.diff(hull.errors) / np.diff(hull.costs), 0.0)
+    relaxed = hull.errors[next_vertex] + prices[vertex] * (hull.costs[next_vertex] - budgets)
+    return hull.errors[vertex], relaxed
 
 
 def _pick(table: Table, indices: Indices) -> Table:
@@ -107,17 +119,17 @@ def _undominated(table: Table) -> Indices:
 
 
 def _hull(table: Table) -> Indices:
-    """Return the vertices of the lower convex hull of choices in the order of `_undominated`.
-
-    A choice above the line between its neighbours is no vertex; those go until there is none.
-    """
-    hull = np.arange(len(table.costs))
-    while True:
-        slopes = np.diff(table.errors[hull]) / np.diff(table.costs[hull])
-        above = 1 + np.flatnonzero(slopes[:-1] > slopes[1:])
-        if not len(above):
-            return hull
-        hull = np.delete(hull, above)
+    """Return the vertices of the lower convex hull of choices in the order of `_undominated`."""
+    costs, errors = table.costs.tolist(), table.errors.tolist()
+    hull: list[int] = []
+    slopes: list[float] = []  # that lead to each vertex
+    for index, (cost, error) in enumerate(zip(costs, errors, strict=True)):
+        slope = -np.inf
+        while hull and slopes[-1] > (slope := (error - errors[hull[-1]]) / (cost - costs[hull[-1]])):
+            del hull[-1], slopes[-1]
+        hull.append(index)
+        slopes.append(slope)
+    return np.array(hull)
 
 
 def _merged(hulls: Sequence[Table]) -> tuple[Table, Indices]:

@@ -11,9 +11,8 @@ The error of Ŵ in place of W is ‖P (W - Ŵ) S‖_F with
   information (K-FAC, arXiv:1503.05671): the one unit in which layers can be compared.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,11 +27,41 @@ It settles what a few calibration images leave open; its size matters little as 
 """
 
 
-class Root(NamedTuple):
-    """The symmetric square root of a positive semi-definite matrix, and its pseudo-inverse."""
+class Root:
+    """The symmetric square root of a positive semi-definite matrix, and its pseudo-inverse.
 
-    root: Tensor
-    inverse: Tensor
+    Both are as large as the matrix and are made when they are asked for, until the root is released.
+
+    Args:
+        squares: the matrix (n, n), float64.
+        ridge: what is added to its diagonal.
+    """
+
+    def __init__(self, squares: Tensor, ridge: float = 0.0) -> None:
+        self._squares, self._ridge = squares, ridge
+        self._made: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def root(self) -> Tensor:
+        """The root, (n, n)."""
+        return self._make()[0]
+
+    @property
+    def inverse(self) -> Tensor:
+        """Its pseudo-inverse, (n, n)."""
+        return self._make()[1]
+
+    def release(self) -> None:
+        """Give back the memory of both."""
+        self._made = None
+
+    def _make(self) -> tuple[Tensor, Tensor]:
+        if self._made is None:
+            squares = self._squares
+            if self._ridge:
+                squares = squares + self._ridge * torch.eye(len(squares), dtype=squares.dtype)
+            self._made = square_root(squares)
+        return self._made
 
 
 @dataclass(frozen=True)
@@ -54,6 +83,11 @@ class Metric:
         """Whether errors are those of outputs about their mean, so that the mean shift goes into the bias."""
         return self.right is not None
 
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        """Those of P and S that are not the identity."""
+        return tuple(root for root in (self.left, self.right) if root is not None)
+
     def apply(self, matrix: Tensor) -> Tensor:
         """Return P M S."""
         matrix = matrix if self.left is None else self.left.root @ matrix
@@ -66,18 +100,14 @@ class Metric:
 
 
 def metrics(kind: str, flows: Mapping[str, Moments]) -> dict[str, Metric]:
-    """Return layer -> the metric of `kind`, one of `METRICS`; layers that read the same share its root."""
+    """Return layer -> the metric of `kind` (`decompose.metric`); layers that read the same share its root."""
     if kind == "weight":
         return dict.fromkeys(flows, Metric())
-    roots = {id(flow.inputs): square_root(flow.inputs.covariance) for flow in _distinct(flows)}
+    inputs = {id(flow.inputs): flow.inputs for flow in flows.values()}
+    roots = {key: Root(moments.covariance) for key, moments in inputs.items()}
     if kind == "activation":
         return {name: Metric(right=roots[id(flow.inputs)]) for name, flow in flows.items()}
     return {name: Metric(_gradient_root(flow), roots[id(flow.inputs)], True) for name, flow in flows.items()}
-
-
-def _distinct(flows: Mapping[str, Moments]) -> Iterable[Moments]:
-    """Return one of the flows for each of their inputs."""
-    return {id(flow.inputs): flow for flow in flows.values()}.values()
 
 
 def _gradient_root(flow: Moments) -> Root:
@@ -85,14 +115,14 @@ def _gradient_root(flow: Moments) -> Root:
     mean = float(gradients.diagonal().mean())
     # A layer that moves no loss costs none however it is cut, yet is cut as well as can be.
     unseen = UNSEEN * mean if mean > 0 else torch.finfo(gradients.dtype).tiny ** 0.5
-    return square_root(gradients + unseen * torch.eye(len(gradients), dtype=gradients.dtype))
+    return Root(gradients, unseen)
 
 
-def square_root(covariance: Tensor) -> Root:
+def square_root(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Return the symmetric square root of a positive semi-definite matrix and that root's pseudo-inverse.
 
     Directions in which nothing flows (`carried_directions`) are left out of both.
     """
     values, basis = carried_directions(covariance)
     roots = values.sqrt()
-    return Root((basis * roots) @ basis.T, (basis / roots) @ basis.T)
+    return (basis * roots) @ basis.T, (basis / roots) @ basis.T

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class UnitReport:
-    """What became of one unit.
+    """What became of one unit, before a correction.
 
     Attributes:
         unit: its name.

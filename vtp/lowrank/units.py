@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from vtp.calibration.moments import Moments
 from vtp.lowrank.knapsack import Floats
 from vtp.lowrank.metric import Metric, metrics
+from vtp.lowrank.pivots import pivot_form
 from vtp.lowrank.report import UnitReport
-from vtp.models.spec import Factor
+from vtp.models.spec import Factor, Form
+from vtp.params import DecomposeParams
 
 State = dict[str, Tensor]
 
@@ -26,10 +28,12 @@ class Unit(ABC):
     Attributes:
         name: of the place in the model.
         metric: in which its error counts.
+        form: in which its factors are stored, `pair` or `pivot`.
     """
 
     name: str
     metric: Metric
+    form: Form
 
     @property
     @abstractmethod
@@ -70,21 +74,30 @@ class Layer(Unit):
     def costs(self, ranks: Floats, budget: str) -> Floats:
         rows, columns = self.matrix.shape
         pair: Floats = ranks * (rows + columns)
-        return pair + rows * self._gains_bias if budget == "parameters" else pair * self.moments.positions
+        if budget == "macs":
+            return pair * self.moments.positions
+        not_stored = ranks**2 if self.form == "pivot" else 0.0
+        return pair - not_stored + rows * self._gains_bias
 
     def dense_cost(self, budget: str) -> float:
         return float(self.layer.weight.numel() * (1 if budget == "parameters" else self.moments.positions))
 
     def write(self, state: State, left: Tensor, right: Tensor) -> dict[str, Factor]:
         weight, bias = state.pop(f"{self.name}.weight"), state.pop(f"{self.name}.bias", None)
-        state[f"{self.name}.left.weight"] = left.reshape(*left.shape, *[1] * (weight.ndim - 2)).to(weight)
-        state[f"{self.name}.right.weight"] = right.reshape(-1, *weight.shape[1:]).to(weight)
+        if self.form == "pivot":
+            pivots, mix, order = pivot_form(left, right)
+            state[f"{self.name}.left.mix"] = mix.to(weight)
+            state[f"{self.name}.left.order"] = order.to(weight.device)
+            state[f"{self.name}.right.weight"] = pivots.reshape(-1, *weight.shape[1:]).to(weight)
+        else:
+            state[f"{self.name}.left.weight"] = left.reshape(*left.shape, *[1] * (weight.ndim - 2)).to(weight)
+            state[f"{self.name}.right.weight"] = right.reshape(-1, *weight.shape[1:]).to(weight)
         if self.metric.moves_mean:
             shift = (self.matrix - left @ right) @ self.moments.inputs.mean
             bias = shift if bias is None else shift + bias.double().cpu()
         if bias is not None:
             state[f"{self.name}.left.bias"] = bias.to(weight)
-        return {self.name: Factor(left.shape[1], bias is not None)}
+        return {self.name: Factor(left.shape[1], bias is not None, self.form)}
 
     def report(self, rank: int | None, approximation: Tensor) -> UnitReport:
         weight = self.matrix
@@ -114,11 +127,18 @@ class Layer(Unit):
 
 
 def units(
-    layers: Mapping[str, nn.Linear | nn.Conv2d], flows: Mapping[str, Moments], metric: str
+    layers: Mapping[str, nn.Linear | nn.Conv2d], flows: Mapping[str, Moments], params: DecomposeParams
 ) -> dict[str, Unit]:
     """Return name -> unit for everything that factors may replace, given layers by their names."""
-    of_layer = metrics(metric, flows)
-    return {name: Layer(name, of_layer[name], layer, flows[name]) for name, layer in layers.items()}
+    of_layer, form = metrics(params.metric, flows), form_of(params)
+    return {name: Layer(name, of_layer[name], form, layer, flows[name]) for name, layer in layers.items()}
+
+
+def form_of(params: DecomposeParams) -> Form:
+    """Return the form in which factors are stored: of those that cost alike, the plainer one."""
+    if params.form != "auto":
+        return params.form
+    return "pivot" if params.budget == "parameters" else "pair"
 
 
 def _ratio(error: Tensor, whole: Tensor) -> float:

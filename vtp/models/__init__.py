@@ -1,9 +1,11 @@
 """Models built from specs. `build` gives the module's shape; `from_state` and `initialised` give it weights.
 
-A further family is a folder and a line in FAMILIES. Models come back in evaluation mode.
+A further family is a folder and a line in FAMILIES. Models come back in evaluation mode. STARTS has what the
+section `model` of params.yaml may name: a family, for an untrained model, or `pretrained`.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from vtp.checked import checked
 from vtp.errors import UserError
 from vtp.models import resnet, vit
 from vtp.models.base import Model
+from vtp.models.family import Facts, Start
 from vtp.models.layers import fill, replace_by_factors
 from vtp.models.spec import ModelSpec, to_plain
+from vtp.models.vit.pretrained.start import START as PRETRAINED
 
 FAMILIES = {"vit": vit.FAMILY, "resnet18": resnet.FAMILY}
 
@@ -81,6 +85,27 @@ def dense_spec(params: Any, *, image_size: int, channels: int, classes: int) -> 
     )
 
 
+def untrained(params: Any, facts: Facts, seed: int, root: Path) -> Model:
+    """Return the untrained model of a section `model` that names a family, for such images; `root` is not read."""
+    spec = dense_spec(params, image_size=facts.image_size, channels=facts.channels, classes=facts.classes)
+    return initialised(spec, seed, facts.mean, facts.std)
+
+
+STARTS = {
+    **{name: Start(family.params, untrained) for name, family in FAMILIES.items()},
+    "pretrained": PRETRAINED,
+}
+
+
+def start(params: Any, facts: Facts, seed: int, root: Path) -> Model:
+    """Return the model with which a run of a section `model` begins, on the CPU, in evaluation mode.
+
+    Raises UserError if the section cannot be had, or not for such images. `root` is the repository root, at which
+    relative paths start.
+    """
+    return STARTS[params.name].model(params, facts, seed, root)
+
+
 def factorisable(model: Model) -> dict[str, nn.Linear | nn.Conv2d]:
     """Return name -> layer for the dense layers inside the blocks: those that may be factorised.
 
@@ -97,6 +122,8 @@ def factorisable(model: Model) -> dict[str, nn.Linear | nn.Conv2d]:
 
 __all__ = [
     "FAMILIES",
+    "STARTS",
+    "Facts",
     "Model",
     "ModelSpec",
     "build",
@@ -106,4 +133,5 @@ __all__ = [
     "initialised",
     "spec_from_plain",
     "spec_to_plain",
+    "start",
 ]

@@ -1,7 +1,11 @@
-"""What a family of models is made of; a new one is a folder and a line in `vtp.models.FAMILIES`."""
+"""What a family of models is made of, and how a run comes to its first model.
+
+A new family is a folder and a line in `vtp.models.FAMILIES`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -31,3 +35,40 @@ class Family:
     spec: type[ModelSpec]
     module: type[Model]
     slim: Callable[[Any, State, Masks], ModelSpec]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the first model of a run must know of the images.
+
+    Attributes:
+        image_size: height and width, pixels.
+        channels: of every image.
+        classes: number of them.
+        mean, std: of the pixels of the training split, by channel, in units of 0 to 255.
+        resize, squash, interpolation: how they were brought to their size, in the words of the section `data`.
+    """
+
+    image_size: int
+    channels: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int
+    squash: bool
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a section `model` of params.yaml may ask for: an untrained model of some family, or a pretrained one.
+
+    Attributes:
+        params: the class of the section; its `sites` are the kinds of site that the model has.
+        model: makes the model in evaluation mode, on the CPU, of a section, the facts, the seed, and the
+            folder at which relative paths start. Raises UserError where the section cannot be had, or not for such
+            images.
+    """
+
+    params: type[Any]
+    model: Callable[[Any, Facts, int, Path], Model]

@@ -1,10 +1,12 @@
 """Layers that torch.nn lacks: importance scores and low-rank layers."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vtp.errors import UserError
 from vtp.models.spec import Factor
@@ -33,28 +35,89 @@ class ImportanceScore(nn.Module):
         return x * self.score.view(self.shape)
 
 
-class LowRankLinear(nn.Module):
+class PivotMix(nn.Module):
+    """The left factor (out × rank) of a product whose right factor is `rank` of its own rows, its pivots.
+
+    At the pivots it is the identity, which is not stored; a mix of pivots makes the other rows. So the product
+    takes rank × (in + out - rank) numbers (the interpolative decomposition; PIFA, arXiv:2501.19090). The factor is
+    put together, in its order, at every call: that moves out × rank numbers, but no activations, which are more.
+
+    Args:
+        rank: of the product, at most `outputs`.
+        outputs: rows of the product.
+        bias: whether it adds a bias.
+    """
+
+    order: Tensor
+
+    def __init__(self, rank: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.zeros(outputs - rank, rank))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.register_buffer("order", torch.zeros(outputs, dtype=torch.int32))
+
+    @property
+    def weight(self) -> Tensor:
+        """The factor (out, rank): row i is row `order[i]` of the identity over the mix."""
+        identity = torch.eye(self.mix.shape[1], dtype=self.mix.dtype, device=self.mix.device)
+        return torch.cat([identity, self.mix]).index_select(0, self.order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, rank) to (…, out)."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class PivotMixConv2d(PivotMix):
+    """The same as a 1×1 convolution."""
+
+    kernel_size = stride = dilation = (1, 1)
+    padding = (0, 0)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, rank, H, W) to (B, out, H, W)."""
+        return F.conv2d(x_BCHW, self.weight[:, :, None, None], self.bias)
+
+
+class _Product(nn.Module):
+    """A layer of two, with the weight and bias of the one that they stand for, which some models look at."""
+
+    left: nn.Module
+    right: nn.Module
+
+    @property
+    def weight(self) -> Tensor:
+        """The product of both, of the shape of the dense layer's weight; made at every call."""
+        left, right = cast(Tensor, self.left.weight), cast(Tensor, self.right.weight)
+        return (left.flatten(1) @ right.flatten(1)).view(-1, *right.shape[1:])
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added."""
+        return cast(Tensor | None, self.left.bias)
+
+
+class LowRankLinear(_Product):
     """A linear layer whose weight (out × in) is left (out × rank) times right (rank × in).
 
     It costs rank × (in + out) multiply-accumulates a token where the dense layer costs in × out.
 
     Args:
         dense: the layer that it stands in for.
-        rank: of the product.
-        bias: whether it adds a bias.
+        factor: what stands in its place.
     """
 
-    def __init__(self, dense: nn.Linear, rank: int, bias: bool) -> None:
+    def __init__(self, dense: nn.Linear, factor: Factor) -> None:
         super().__init__()
-        self.right = nn.Linear(dense.in_features, rank, bias=False)
-        self.left = nn.Linear(rank, dense.out_features, bias=bias)
+        self.right = nn.Linear(dense.in_features, factor.rank, bias=False)
+        left = nn.Linear if factor.form == "pair" else PivotMix
+        self.left = left(factor.rank, dense.out_features, bias=factor.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (…, in) to (…, out)."""
         return self.left(self.right(x))  # type: ignore[no-any-return]
 
 
-class LowRankConv2d(nn.Module):
+class LowRankConv2d(_Product):
     """A convolution whose weight (out × in·k·k) is left (out × rank) times right (rank × in·k·k).
 
     The right factor is a k×k convolution to `rank` channels, with the stride and padding of the dense layer;
@@ -63,29 +126,29 @@ class LowRankConv2d(nn.Module):
 
     Args:
         dense: the layer that it stands in for, without groups.
-        rank: of the product.
-        bias: whether it adds a bias.
+        factor: what stands in its place.
     """
 
-    def __init__(self, dense: nn.Conv2d, rank: int, bias: bool) -> None:
+    def __init__(self, dense: nn.Conv2d, factor: Factor) -> None:
         super().__init__()
         self.right = nn.Conv2d(
             dense.in_channels,
-            rank,
+            factor.rank,
             dense.kernel_size,  # type: ignore[arg-type]
             stride=dense.stride,  # type: ignore[arg-type]
             padding=dense.padding,  # type: ignore[arg-type]
             dilation=dense.dilation,  # type: ignore[arg-type]
             bias=False,
         )
-        self.left = nn.Conv2d(rank, dense.out_channels, 1, bias=bias)
+        left = partial(nn.Conv2d, kernel_size=1) if factor.form == "pair" else PivotMixConv2d
+        self.left = left(factor.rank, dense.out_channels, bias=factor.bias)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         return self.left(self.right(x_BCHW))  # type: ignore[no-any-return]
 
 
-LOW_RANK: dict[type[nn.Module], Callable[[Any, int, bool], nn.Module]] = {
+LOW_RANK: dict[type[nn.Module], Callable[[Any, Factor], nn.Module]] = {
     nn.Linear: LowRankLinear,
     nn.Conv2d: LowRankConv2d,
 }
@@ -111,7 +174,7 @@ def replace_by_factors(model: nn.Module, factors: Mapping[str, Factor]) -> None:
         dense = model.get_submodule(name)
         kind = nn.Conv2d if isinstance(dense, nn.Conv2d) else nn.Linear
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, LOW_RANK[kind](dense, factor.rank, factor.bias))
+        setattr(model.get_submodule(parent), child, LOW_RANK[kind](dense, factor))
 
 
 class Columns(nn.Module):

@@ -6,7 +6,7 @@ default, so that older checkpoints load for ever; `version` goes up only where a
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from vtp.checked import STRICT
 
 VERSION = 1
+Form = Literal["pair", "pivot"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -23,10 +24,17 @@ class Factor:
     """A layer replaced by a pair of factors: left (out × rank) times right (rank × in), plus a bias or none.
 
     The weight of a convolution counts as the matrix (out × in·k·k).
+
+    Attributes:
+        rank: of the product; below that of the whole in the form `pivot`.
+        bias: whether one is added.
+        form: `pair`: both factors are stored; `pivot`: right is some of the product's own rows, and of left
+            there is stored what the other rows are made of.
     """
 
     rank: Count
     bias: bool
+    form: Form = "pair"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -55,6 +55,11 @@ def _check_together(params: Params) -> None:
         raise UserError(
             f"params.yaml: decomp is {params.decomp!r}, but must be one of methods: {', '.join(params.methods)}"
         )
+    if 0 < params.data.resize < params.data.image_size:
+        raise UserError(
+            f"params.yaml: data.resize is {params.data.resize}, but must be 0 or at least data.image_size, "
+            f"which is {params.data.image_size}"
+        )
     model = params.model
     model.check(params.data.image_size, params.training.batch_size)
     if not set(params.sparsify.sites) <= set(model.sites):

@@ -11,11 +11,11 @@ from pydantic.dataclasses import dataclass
 from vtp.checked import STRICT, Rule, one_of, some_of
 from vtp.data.sources import SOURCES
 from vtp.decompositions import METHODS
-from vtp.models import FAMILIES
+from vtp.models import STARTS
 
 METHOD_NAMES = ("none", *METHODS)
-SITES = tuple(site for family in FAMILIES.values() for site in family.params.sites)
-ModelParams: Any = reduce(or_, (family.params for family in FAMILIES.values()))  # `name` tells them apart
+SITES = tuple(dict.fromkeys(site for start in STARTS.values() for site in start.params.sites))
+ModelParams: Any = reduce(or_, (start.params for start in STARTS.values()))  # `name` tells them apart
 CHECKSUM = Rule("64 hexadecimal digits", lambda value: value is None or re.fullmatch("[0-9a-fA-F]{64}", value))
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 
@@ -30,6 +30,11 @@ class DataParams:
         description="checksum that the archive must have; empty: not checked"
     )
     image_size: int = Field(ge=4, le=1024, description="pixels; images of another size are resized")
+    resize: int = Field(
+        ge=0, le=2048, description="pixels of the shorter side before the centre is cropped; 0: image_size"
+    )
+    squash: bool = Field(description="both sides become that long, whatever the image's shape")
+    interpolation: Literal["bilinear", "bicubic"] = Field(description="of the resizing")
     validation_fraction: float = Field(
         ge=0.01, le=0.5, description="of the training images, where the data have no validation split"
     )
@@ -62,7 +67,7 @@ class TrainingParams:
 class BaselineParams:
     """Section `baseline`: training of the dense model."""
 
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=0, description="with 0 the model stays as it is, such as a pretrained one")
     learning_rate: LearningRate = Field(description="the peak, after warm-up")
 
 
@@ -81,7 +86,7 @@ class SparsifyParams:
 class PruneParams:
     """Section `prune`: removal of scored dimensions."""
 
-    rate: float = Field(ge=0, le=0.95, description="fraction of the scored dimensions to remove")
+    rate: float = Field(ge=0, le=0.95, description="fraction of the scored dimensions to remove; zeros all go")
     rates: dict[Annotated[str, one_of(*SITES)], Annotated[float, Field(ge=0, le=0.95)]] = Field(
         description="a rate of its own for a kind of site, such as {mlp.hidden: 0.5}, with its own threshold"
     )
@@ -111,6 +116,10 @@ class DecomposeParams:
     metric: Literal["weight", "activation", "loss"] = Field(
         description="what an error counts: in the weight, the outputs or the loss"
     )
+    form: Literal["auto", "pair", "pivot"] = Field(
+        description="two factors, or rows and a mix of them, of fewer parameters; auto: what costs less"
+    )
+    correction: Literal["none", "least_squares"] = Field(description="refit the left factor of each layer")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -65,15 +65,15 @@ def keep_masks(site_scores: Mapping[S, Tensor], rate: float) -> dict[S, Tensor]:
     """Return site -> bool (dims,) on the CPU, True where a dimension stays: one threshold over all sites given.
 
     The paper's section 2.2: all |a| are ranked and the lowest `rate` of them, rounded to a whole number, go.
-    Of equal scores the earlier one in the model's order goes first. Each site keeps its `MINIMUM` best
-    dimensions (the first of equals); those spared so are made up for by the next in rank, as far as there are
-    any.
+    Scores that are exactly zero go whatever the rate, as that changes nothing. Of equal scores the earlier one
+    in the model's order goes first. Each site keeps its `MINIMUM` best dimensions (the first of equals); those
+    spared so are made up for by the next in rank, as far as there are any.
     """
     magnitudes = {site: score.detach().abs().double().cpu() for site, score in site_scores.items()}
     for magnitude in magnitudes.values():
         magnitude[magnitude.argsort(descending=True, stable=True)[:MINIMUM]] = float("inf")
     ranked = torch.cat(list(magnitudes.values()))
-    removed = min(round(rate * len(ranked)), int(ranked.isfinite().sum()))
+    removed = min(max(round(rate * len(ranked)), int((ranked == 0).sum())), int(ranked.isfinite().sum()))
     keep = torch.ones(len(ranked), dtype=torch.bool)
     keep[ranked.argsort(stable=True)[:removed]] = False
     sizes = [len(magnitude) for magnitude in magnitudes.values()]

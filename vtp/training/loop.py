@@ -89,7 +89,8 @@ def train(
     """
     model = from_state(model.spec, model.state_dict()).train()
     optimizer = make_optimizer(model, recipe)
-    average = Average(model, recipe.shared.ema) if recipe.shared.ema else None
+    # No average under a penalty: it would have no exact zeros.
+    average = Average(model, recipe.shared.ema) if recipe.shared.ema and not recipe.l1 else None
     result = average.model if average else model
     progress = load_progress(resume, model, optimizer, average)
     progress = progress or Progress.start(_record(result, validation, 0), result)

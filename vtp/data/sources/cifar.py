@@ -37,8 +37,8 @@ def fetch_cifar(params: "DataParams", seed: int, root: Path) -> Dataset:
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(archive) as content:
             content.extractall(folder, filter="data")
-        train, class_names = _read(source, folder, train=True, size=params.image_size)
-        test, _ = _read(source, folder, train=False, size=params.image_size)
+        train, class_names = _read(source, folder, params, train=True)
+        test, _ = _read(source, folder, params, train=False)
     train, validation = split_off(train, params.validation_fraction, seed)
     return Dataset(train, validation, test, class_names)
 
@@ -73,10 +73,10 @@ def _check_official(source: Any, archive: Path) -> None:
         )
 
 
-def _read(source: Any, folder: str, train: bool, size: int) -> tuple[Split, tuple[str, ...]]:
+def _read(source: Any, folder: str, params: "DataParams", train: bool) -> tuple[Split, tuple[str, ...]]:
     with warnings.catch_warnings():
         # The archive was pickled in 2009 by a NumPy whose form of dtype is deprecated today.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         content = source(folder, train=train)
     images = torch.from_numpy(content.data).permute(0, 3, 1, 2).contiguous()
-    return Split(resized(images, size), torch.tensor(content.targets)), tuple(content.classes)
+    return Split(resized(images, params), torch.tensor(content.targets)), tuple(content.classes)

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from torch.nn import functional
 
 from vtp.data.dataset import Split
 from vtp.errors import UserError
+
+if TYPE_CHECKING:
+    from vtp.params import DataParams
 
 
 def local_path(path: str, root: Path) -> Path:
@@ -62,8 +66,28 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return Split(split.images[~part], split.labels[~part]), Split(split.images[part], split.labels[part])
 
 
-def resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Return uint8 images (N, C, size, size), bilinear with antialias; unchanged if they fit."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+def resized_shape(height: int, width: int, params: "DataParams") -> tuple[int, int]:
+    """Return the height and width, pixels, to which an image is resized before its centre is cropped.
+
+    The longer side is rounded down, as torchvision's and timm's transforms do.
+    """
+    size = params.resize or params.image_size
+    if params.squash:
+        return size, size
+    shorter = min(height, width)
+    return size * height // shorter, size * width // shorter
+
+
+def crop_offset(side: int, params: "DataParams") -> int:
+    """Return where on a side of so many pixels the centre begins that is kept; halves go to the even pixel."""
+    return round((side - params.image_size) / 2)
+
+
+def resized(images: torch.Tensor, params: "DataParams") -> torch.Tensor:
+    """Return uint8 images (N, C, image_size, image_size), with antialias; unchanged if they fit."""
+    height, width = images.shape[-2:]
+    shape = resized_shape(height, width, params)
+    if (height, width) != shape:
+        images = functional.interpolate(images, size=shape, mode=params.interpolation, antialias=True)
+    (top, left), size = (crop_offset(side, params) for side in shape), params.image_size
+    return images[..., top : top + size, left : left + size].contiguous()

@@ -28,7 +28,7 @@ def fetch_digits(params: "DataParams", seed: int, root: Path) -> Dataset:
 
     content = load_digits()
     levels = torch.from_numpy(content.images)[:, None]
-    images = resized((levels * 255 / 16).round().to(torch.uint8), params.image_size)
+    images = resized((levels * 255 / 16).round().to(torch.uint8), params)
     digits = Split(images, torch.from_numpy(content.target).long())
     rest, test = split_off(digits, TEST_FRACTION, TEST_SEED)
     train, validation = split_off(rest, params.validation_fraction, seed)

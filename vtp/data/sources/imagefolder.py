@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vtp.data.dataset import Dataset, Split
 from vtp.data.sources.archives import FOLDERS, KINDS, VALIDATION, FileTree, open_tree
-from vtp.data.sources.common import check_sha256, local_path, split_off
+from vtp.data.sources.common import check_sha256, crop_offset, local_path, resized_shape, split_off
 from vtp.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ UPRIGHT: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
 # Of each folder: of each class: the parts of a file's name below the root -> its whole name in the source.
 Layout = dict[str, dict[str, dict[tuple[str, ...], str]]]
 
 
 def fetch_imagefolder(params: "DataParams", seed: int, root: Path) -> Dataset:
-    """Return the images in RGB, upright, resized to `image_size`; `seed` draws validation if it has no folder.
+    """Return the images in RGB, upright, as `params` say; `seed` draws validation if it has no folder.
 
     The result depends on names and contents only, not on how the files are stored or packed. Raises
     UserError, naming the file or folder, for anything that is not as it should be.
@@ -55,7 +57,7 @@ def fetch_imagefolder(params: "DataParams", seed: int, root: Path) -> Dataset:
     tree = open_tree(path)
     layout = _layout(tree.names(), path)
     _check(layout, path)
-    splits = _decoded(tree, layout, params.image_size, path)
+    splits = _decoded(tree, layout, params, path)
     train = splits["train"]
     validation = next((splits[name] for name in VALIDATION if name in splits), None)
     if validation is None:
@@ -118,8 +120,8 @@ def _check(layout: Layout, path: Path) -> None:
                 )
 
 
-def _decoded(tree: FileTree, layout: Layout, size: int, path: Path) -> dict[str, Split]:
-    images, labels = {}, {}
+def _decoded(tree: FileTree, layout: Layout, params: "DataParams", path: Path) -> dict[str, Split]:
+    images, labels, size = {}, {}, params.image_size
     places: dict[str, tuple[str, int]] = {}
     for folder, classes in layout.items():
         files = [
@@ -131,11 +133,15 @@ def _decoded(tree: FileTree, layout: Layout, size: int, path: Path) -> dict[str,
     progress = tqdm(tree.contents(places), "decoding", len(places), unit=" images", disable=None)
     for name, content in progress:
         folder, index = places[name]
-        images[folder][index] = _pixels(content, size, f"{path}: {name}")
+        images[folder][index] = pixels(content, params, f"{path}: {name}")
     return {folder: Split(torch.from_numpy(images[folder]), labels[folder]) for folder in layout}
 
 
-def _pixels(content: bytes, size: int, where: str) -> npt.NDArray[np.uint8]:
+def pixels(content: bytes, params: "DataParams", where: str) -> npt.NDArray[np.uint8]:
+    """Return the image in a file's `content` as (3, image_size, image_size), RGB, upright, as `params` say.
+
+    Raises UserError, which calls the file `where`, if it is no image.
+    """
     try:
         with Image.open(io.BytesIO(content)) as image:
             rgb = _rgb(image, where)
@@ -146,9 +152,12 @@ def _pixels(content: bytes, size: int, where: str) -> npt.NDArray[np.uint8]:
         raise
     except Exception as error:  # a decoder may raise anything at all when it is given a damaged file
         raise UserError(f"{where} is not an image that Pillow reads, or is truncated or altered") from error
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb).transpose(2, 0, 1)
+    height, width = resized_shape(rgb.height, rgb.width, params)
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), INTERPOLATIONS[params.interpolation])
+    top, left = crop_offset(height, params), crop_offset(width, params)
+    cropped = np.asarray(rgb)[top : top + params.image_size, left : left + params.image_size]
+    return cropped.transpose(2, 0, 1)
 
 
 def _rgb(image: Image.Image, where: str) -> Image.Image:

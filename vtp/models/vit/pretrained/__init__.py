@@ -15,9 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vtp.errors import UserError
-from vtp.models import Model, from_state
+from vtp.models.base import Model
 from vtp.models.family import State
+from vtp.models.layers import fill
+from vtp.models.vit.module import VisionTransformer
 from vtp.models.vit.pretrained.folding import folded, replace_head
+from vtp.models.vit.pretrained.params import LIBRARIES, SOURCES
 from vtp.models.vit.pretrained.reading import (
     Library,
     Preprocessing,
@@ -27,8 +30,6 @@ from vtp.models.vit.pretrained.reading import (
     translated,
 )
 from vtp.models.vit.spec import Resize
-
-LIBRARIES = ("timm", "torchvision", "transformers")
 
 
 def from_module(
@@ -60,8 +61,8 @@ def load_source(source: str, weights: Path | None = None, classes: int | None = 
     """Return the model that `source` names, with its weights, as `from_module` does.
 
     Args:
-        source: `timm/NAME`, `torchvision/NAME`, or `transformers/` and a folder that `save_pretrained` wrote or
-            the name of a published model.
+        source: `timm/NAME`, `torchvision/NAME`, `transformers/` and the name of a published model, or a folder:
+            `transformers/` and one that `save_pretrained` wrote, `timm/` and one of `timm.models.save_for_hf`.
         weights: a file, safetensors or one of torch.save with nothing but tensors; None: those in the folder, or
             else the library's own download.
         classes: as in `from_module`.
@@ -70,8 +71,7 @@ def load_source(source: str, weights: Path | None = None, classes: int | None = 
     """
     library, _, name = source.partition("/")
     if library not in LIBRARIES or not name:
-        allowed = "timm/NAME, torchvision/NAME or transformers/PATH-or-NAME"
-        raise UserError(f"model.source is {source!r}, but must be {allowed}")
+        raise UserError(f"model.source is {source!r}, but must be {SOURCES}")
     reader = _reader(library)
     paths = [weights] if weights else [Path(file) for file in reader.files(name)]
     if not paths:
@@ -132,7 +132,11 @@ def _read(
     tensors = plain_tensors(found)
     if classes not in (None, len(tensors.get("head.weight", ()))):
         replace_head(tensors, architecture, classes)
-    return from_state(*folded(tensors, architecture, preprocessing))
+    spec, ours = folded(tensors, architecture, preprocessing)
+    with torch.device("meta"):
+        model = VisionTransformer(spec)
+    fill(model, ours)
+    return model.eval()
 
 
 def _reader(library: str) -> Library:

@@ -6,6 +6,7 @@ Every library has a module beside this one, which says how its tensors are calle
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -88,6 +89,15 @@ class Named(NamedTuple):
 
     name: str
     tensor: Tensor
+
+
+def files_of_folder(name: str) -> list[str]:
+    """Return the files of weights in the folder `name`, or none if it is no folder; UserError if it has none."""
+    folder = Path(name)
+    found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if folder.is_dir() and not found:
+        raise UserError(f"{folder}: no weights in this folder: neither model.safetensors nor pytorch_model.bin")
+    return list(map(str, found))
 
 
 def layers(theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, str]:

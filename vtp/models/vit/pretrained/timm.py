@@ -1,6 +1,8 @@
 """Vision transformers of timm (`vit_*`, `deit_*`, `deit3_*`)."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from vtp.models.vit.pretrained.reading import (
     Library,
     Preprocessing,
     activation,
+    files_of_folder,
     layers,
     norm_epsilon,
     the_one,
@@ -97,10 +100,14 @@ def preprocessing(module: Any) -> Preprocessing | None:
 
 
 def build(name: str, state: State) -> nn.Module:
-    """Return timm's module `name` with the classes and the image size of `state`, on the meta device."""
+    """Return timm's module `name`, or that of a folder, with the classes and image size of `state`, on meta."""
     import timm
 
-    _check_name(name)
+    if Path(name).is_dir():
+        _check_folder(Path(name))
+        name = f"local-dir:{name}"
+    else:
+        _check_name(name)
     changes: dict[str, Any] = {}
     if "head.weight" in state:
         changes["num_classes"] = len(state["head.weight"])
@@ -120,6 +127,10 @@ def download(name: str) -> nn.Module:
     import timm
 
     _check_name(name)
+    if not timm.is_model_pretrained(name):
+        raise UserError(
+            f"model.source is timm/{name}, for which timm has no weights; name a file in model.weights"
+        )
     return timm.create_model(name, pretrained=True)
 
 
@@ -127,7 +138,25 @@ def _check_name(name: str) -> None:
     import timm
 
     if not timm.is_model(name):
-        raise UserError(f"model.source is timm/{name}, but timm has no model of that name (timm.list_models)")
+        raise UserError(
+            f"model.source is timm/{name}, but timm has no model of that name (timm.list_models), "
+            "and there is no such folder"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UserError unless the folder says which model of timm it holds, as `timm.models.save_for_hf` does."""
+    import timm
+
+    file = folder / "config.json"
+    try:
+        name = json.loads(file.read_text(encoding="utf-8"))["architecture"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: missing, or does not name an architecture of timm; timm.models.save_for_hf writes it"
+        ) from error
+    if not timm.is_model(name):
+        raise UserError(f"{file}: architecture is {name!r}, but timm has no model of that name")
 
 
 LIBRARY = Library(
@@ -137,7 +166,7 @@ LIBRARY = Library(
     unread="",
     architecture=architecture,
     preprocessing=preprocessing,
-    files=lambda name: [],
+    files=files_of_folder,
     build=build,
     download=download,
 )

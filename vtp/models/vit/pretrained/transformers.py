@@ -19,6 +19,7 @@ from vtp.models.vit.pretrained.reading import (
     Pool,
     Preprocessing,
     activation,
+    files_of_folder,
     layers,
     norm_epsilon,
     the_one,
@@ -182,15 +183,6 @@ def _from_processor(processor: Mapping[str, Any], image_size: int) -> Preprocess
     )
 
 
-def files(name: str) -> list[str]:
-    """Return the files of weights in a folder that `save_pretrained` wrote, or none where `name` is no folder."""
-    folder = Path(name)
-    found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if folder.is_dir() and not found:
-        raise UserError(f"{folder}: no weights in this folder: neither *.safetensors nor pytorch_model.bin")
-    return list(map(str, found))
-
-
 def build(name: str, state: State) -> nn.Module:
     """Return the module of the config.json in the folder `name`, on the meta device."""
     import transformers
@@ -230,7 +222,7 @@ LIBRARY = Library(
     unread=MODEL + r"(?:embeddings\.(?:mask_token|position_ids)|pooler\..*)",
     architecture=architecture,
     preprocessing=preprocessing,
-    files=files,
+    files=files_of_folder,
     build=build,
     download=download,
 )

@@ -1,0 +1,78 @@
+"""A vision transformer of timm that has learnt scikit-learn's digits by its own forward pass, compressed."""
+
+from functools import cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.test_compress import small_vit
+from vtp import Report, compress
+
+TEST = 359
+EPOCHS = 15
+BATCH = 32
+
+
+@cache
+def digits() -> tuple[Tensor, Tensor]:
+    """Normalised images (1797, 1, 8, 8) and labels, in an order drawn once."""
+    from sklearn.datasets import load_digits
+
+    content = load_digits()
+    order = torch.randperm(len(content.target), generator=torch.Generator().manual_seed(0))
+    images = torch.from_numpy(content.images).float()[:, None]
+    images = (images - images[order[TEST:]].mean()) / images[order[TEST:]].std()
+    return images[order], torch.from_numpy(content.target).long()[order]
+
+
+@cache
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    model = small_vit(img_size=8, patch_size=2, embed_dim=48, num_heads=4)
+    images, labels = (values[TEST:] for values in digits())
+    steps = len(images) // BATCH
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=EPOCHS * steps)
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(images)).split(BATCH)[:steps]:
+            optimizer.zero_grad()
+            F.cross_entropy(model(images[batch]), labels[batch]).backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+@cache
+def compressed(keep: float) -> tuple[nn.Module, Report]:
+    return compress(trained(), digits()[0][TEST:][:512], keep=keep, batch_size=64)
+
+
+def right(model: nn.Module) -> int:
+    """How many of the test images get their class."""
+    images, labels = (values[:TEST] for values in digits())
+    with torch.no_grad():
+        return int((model(images).argmax(1) == labels).sum())
+
+
+def test_half_of_the_parameters_cost_at_most_a_point_without_training() -> None:
+    small, report = compressed(0.5)
+    assert right(trained()) >= 0.9 * TEST
+    assert right(small) >= right(trained()) - 0.01 * TEST
+    assert report.agreement >= 0.99
+    assert report.parameters < 0.6 * report.parameters_dense
+
+
+def test_what_is_predicted_is_what_is_measured_but_for_a_small_factor() -> None:
+    for keep in (0.4, 0.25, 0.15):
+        report = compressed(keep)[1]
+        assert report.predicted is not None
+        assert 1 / 4 < report.measured / report.predicted < 4
+
+
+def test_the_less_is_kept_the_further_the_model_is_from_the_dense_one() -> None:
+    reports = [compressed(keep)[1] for keep in (0.4, 0.25, 0.15)]
+    for more, less in pairwise(reports):
+        assert more.measured < less.measured
+        assert (more.predicted or 0) < (less.predicted or 0)

@@ -1,0 +1,61 @@
+"""What a model says of images: files of any kind and size, or pixels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vtp.data.sources.imagefolder import pixels
+from vtp.errors import UserError
+from vtp.models import Model, ModelSpec
+from vtp.params import DataParams
+
+BATCH = 250
+
+
+@torch.no_grad()
+def predict(model: Model, images: Tensor) -> Tensor:
+    """Return the probabilities (B, classes) of images (B, C, H, W), pixel values 0 to 255, uint8 or floating.
+
+    Raises UserError if the model is for images of another shape, or the values are not from 0 to 255, such as
+    those from 0 to 1 that other libraries want.
+    """
+    spec = model.spec
+    wanted = (spec.channels, spec.image_size, spec.image_size)
+    if tuple(images.shape[1:]) != wanted:
+        raise UserError(
+            f"the images are {_text(images.shape)}, but must be {_text(('B', *wanted))} for this model"
+        )
+    if images.is_floating_point() and len(images):
+        low, high = float(images.min()), float(images.max())
+        if low < 0 or 0 < high <= 1 or high > 255:
+            raise UserError(f"the pixel values are from {low:g} to {high:g}, but must be from 0 to 255")
+    model.eval()
+    return torch.cat([model(batch).softmax(1) for batch in images.split(BATCH)])
+
+
+def read_image(path: Path, spec: ModelSpec, params: DataParams) -> Tensor:
+    """Return the image at `path`, of any size, as the model of `spec` wants it: (C, H, W), uint8.
+
+    Args:
+        path: of any kind of file that Pillow reads.
+        spec: of the model: the size and the channels, one for grey.
+        params: how images of another size are resized.
+
+    Raises UserError if there is no such file or it is no image.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    rgb = pixels(content, replace(params, image_size=spec.image_size), str(path))
+    if spec.channels == 1:
+        return torch.from_numpy(np.array(Image.fromarray(rgb.transpose(1, 2, 0)).convert("L")))[None]
+    return torch.from_numpy(rgb.copy())
+
+
+def _text(shape: tuple[object, ...]) -> str:
+    return "×".join(map(str, shape))
