@@ -29,7 +29,8 @@ def main() -> None:
         return
     port = _free_port()
     experiments = publish_all(root)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a script that starts this in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), _serving(root, port) as process:
         _print_links(experiments, root, f"http://{HOST}:{port}")
