@@ -8,10 +8,11 @@ from torch import Tensor
 
 from tests.lowrank import centred_norm, layer_outputs, product, settings_of, small
 from tests.models import both, random_images, random_model, small_spec
+from tests.trained import divergence
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import output_rows
 from vtp.lowrank import factorise
-from vtp.models import Model, factorisable
+from vtp.models import factorisable
 
 
 @both
@@ -102,13 +103,6 @@ def test_at_the_same_ranks_the_metric_loss_adds_the_least_loss(family: str) -> N
         assert losses["loss"] <= 1.001 * min(losses.values())  # what no gradient has seen counts a thousandth
         better += losses["loss"] < 0.99 * losses["activation"]
     assert better > 0
-
-
-@torch.no_grad()
-def divergence(model: Model, other: Model, images: Tensor) -> float:
-    """Mean KL divergence of the other model's predictions from those of the model."""
-    expected, found = model(images).log_softmax(1), other(images).log_softmax(1)
-    return float((expected.exp() * (expected - found)).sum(1).mean())
 
 
 @both
