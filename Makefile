@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
-.PHONY: setup tested repro verify test test-slow fuzz lint compare show ui predict bench
+.PHONY: setup tested repro verify test test-slow fuzz lint compare show ui predict demo bench
 .DEFAULT_GOAL := repro
 
 setup: .venv/installed                            ## make .venv with the pinned packages
@@ -39,6 +39,9 @@ ui: setup                                         ## publish every experiment to
 predict: setup                                    ## the class of each image: make predict IMAGES="a.png photos"
 	python -m commands.predict $(IMAGES)
 
+demo: .venv/demo                                  ## the dense and the compressed model beside each other, in a browser
+	python -m commands.demo
+
 bench: setup                                      ## the benchmarks, each a table
 	python -m benchmarks.table1 && python -m benchmarks.decompositions && python -m benchmarks.pruning && \
 	python -m benchmarks.methods
@@ -50,4 +53,8 @@ bench: setup                                      ## the benchmarks, each a tabl
 
 .venv/tested: requirements-test.txt .venv/installed
 	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+.venv/demo: requirements-test.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -c requirements-test.txt gradio
 	touch $@

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from benchmarks.decompositions import machine
-from vtp.lowrank.knapsack import Floats, Table, relaxation, solve
+from vtp.knapsack import Floats, Table, relaxation, solve
 from vtp.report import markdown_table
 
 BLOCKS = 12

@@ -1,14 +1,16 @@
-"""What factorised models gain in time, as ratios to the dense model: eager, compiled, and in ONNX Runtime.
+"""What factorised models gain in time, as ratios to the dense model, by the way they run.
 
-    python -m benchmarks.latency [CONFIG]
+    python -m benchmarks.latency [--cpu] [--ways WAY ...]
 
-The model is that of the params.yaml CONFIG (default: configs/cifar10-small.yaml), untrained, for images of three
-channels and ten classes: times do not depend on the weights. Every layer of the blocks is factorised to the same
-fraction of its parameters. The models take turns, so that whatever else runs on the machine slows them all alike.
+The ways: the model as it is trained, its inference form (vtp.inference), that form compiled, and exported to ONNX
+Runtime. The model is that of params.yaml, untrained, for images of three channels and ten classes: times do not
+depend on the weights, but on `machine.instructions` and `machine.threads`. Every layer of the blocks is factorised
+to the same fraction of its parameters. The models take turns, so that whatever else runs on the machine slows them
+alike; with --cpu the process's CPU seconds are counted, which is all that can be done where a machine is shared.
 """
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -21,37 +23,51 @@ from torch import Tensor
 from benchmarks.decompositions import machine
 from vtp.cost import macs
 from vtp.export import INPUT, OUTPUT, onnx_session, traced, write_onnx
+from vtp.inference import for_inference
 from vtp.models import Model, ModelSpec, build, dense_spec, factorisable, initialised
 from vtp.models.spec import Factor
-from vtp.params import load_params
+from vtp.params import Params, load_params
 from vtp.report import markdown_table
 
 KEEPS = (0.67, 0.5, 0.33)
 BATCHES = (1, 16, 128)
-REPEATS = 15
+WARM_UP, LEAST, SECONDS = 2, 7, 2.0
+
+Run = Callable[[Tensor], object]
 
 
 def main() -> None:
-    """Print the dense model's times and a table with a row for each keep and way to run."""
-    params = load_params(Path(sys.argv[1] if len(sys.argv) > 1 else "configs/cifar10-small.yaml"))
+    """Print the dense model's times, then a table with a row for each keep and way to run."""
+    parser = argparse.ArgumentParser(prog="benchmarks.latency", description=__doc__)
+    parser.add_argument("--cpu", action="store_true", help="count CPU seconds")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="(all)")
+    arguments = parser.parse_args()
+    params = load_params(Path("params.yaml"))
+    clock = time.process_time if arguments.cpu else time.perf_counter
     torch.set_num_threads(params.machine.threads)
     torch._dynamo.config.recompile_limit = len(BATCHES) * (1 + len(KEEPS))  # all are compiled from the same code
     spec = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
     specs = {"dense": spec} | {f"{keep}": factorised(spec, keep) for keep in KEEPS}
     models = {name: initialised(each, 0, (128.0,) * 3, (64.0,) * 3) for name, each in specs.items()}
-    print(f"{machine()}; speed-up over the dense model run the same way, by batch size\n")
     rows, dense_rows = [], []
-    for way, prepare in {"eager": eager, "compiled": compiled, "ONNX Runtime": onnx}.items():
-        runs = {name: prepare(model) for name, model in models.items()}
-        times = {size: medians(runs, pixels(spec, size)) for size in BATCHES}
+    for way in arguments.ways:
+        runs = {name: WAYS[way](model) for name, model in models.items()}
+        times = {size: medians(runs, pixels(spec, size), clock) for size in BATCHES}
         dense_rows.append((way, *(f"{1000 * times[size]['dense']:.2f}" for size in BATCHES)))
         for keep in map(str, KEEPS):
             ratios = (f"{times[size]['dense'] / times[size][keep]:.2f}" for size in BATCHES)
             rows.append((way, keep, f"{macs(spec) / macs(specs[keep]):.2f}", *ratios))
     batches = [f"batch {size}" for size in BATCHES]
-    print(markdown_table(("run", "keep", "MAC ratio", *batches), rows))
-    print("dense model, milliseconds a batch\n")
-    print(markdown_table(("run", *batches), dense_rows), end="")
+    what = "CPU milliseconds" if arguments.cpu else "milliseconds"
+    print(f"{conditions(params)}\n\nThe dense model, {what} a batch\n")
+    print(markdown_table(("run", *batches), dense_rows))
+    print("Speed-up over the dense model run the same way\n")
+    print(markdown_table(("run", "keep", "MAC ratio", *batches), rows), end="")
+
+
+def conditions(params: Params) -> str:
+    """Return what times depend on beside the model: the machine, its instructions, the threads."""
+    return f"{machine()}; {torch.backends.cpu.get_cpu_capability()}, threads: {params.machine.threads}"
 
 
 def factorised(spec: ModelSpec, keep: float) -> ModelSpec:
@@ -69,18 +85,23 @@ def pixels(spec: ModelSpec, count: int) -> Tensor:
     return torch.randint(0, 256, (count, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
 
 
-def eager(model: Model) -> Callable[[Tensor], object]:
+def as_trained(model: Model) -> Run:
     """Return the model itself."""
     return torch.no_grad()(model)
 
 
-def compiled(model: Model) -> Callable[[Tensor], object]:
-    """Return the model compiled anew for every batch size."""
-    return torch.no_grad()(torch.compile(model, dynamic=False))
+def inference_form(model: Model) -> Run:
+    """Return the model's inference form."""
+    return torch.no_grad()(for_inference(model))
 
 
-def onnx(model: Model) -> Callable[[Tensor], object]:
-    """Return the model as ONNX Runtime runs it."""
+def compiled(model: Model) -> Run:
+    """Return the inference form, compiled anew for every batch size."""
+    return torch.no_grad()(torch.compile(for_inference(model), dynamic=False))
+
+
+def onnx(model: Model) -> Run:
+    """Return the exported model as ONNX Runtime runs it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(traced(model), (), path)
@@ -88,15 +109,27 @@ def onnx(model: Model) -> Callable[[Tensor], object]:
     return lambda images: session.run([OUTPUT], {INPUT: images.numpy()})
 
 
-def medians(runs: Mapping[str, Callable[[Tensor], object]], images: Tensor) -> dict[str, float]:
-    """Return the median seconds of each after a warm-up, the models taking turns."""
+WAYS: dict[str, Callable[[Model], Run]] = {
+    "as trained": as_trained,
+    "inference form": inference_form,
+    "compiled": compiled,
+    "ONNX Runtime": onnx,
+}
+
+
+def medians(runs: Mapping[str, Run], images: Tensor, clock: Callable[[], float]) -> dict[str, float]:
+    """Return the median seconds of each after a warm-up, the models taking turns for SECONDS, LEAST at least."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(2 + REPEATS):
-        for name, run in runs.items():
-            start = time.perf_counter()
+    for run in runs.values():
+        for _ in range(WARM_UP):
             run(images)
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
+    end, turns = time.perf_counter() + SECONDS, 0
+    while turns < LEAST or time.perf_counter() < end:
+        turns += 1
+        for name, run in runs.items():
+            start = clock()
+            run(images)
+            seconds[name].append(clock() - start)
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 

@@ -1,97 +1,131 @@
-"""What each move of factorising brings, without any training after it: small models trained with some seeds.
+"""What each move of compressing brings, without any training after it.
 
-    python -m benchmarks.moves [SEEDS]
+    python -m benchmarks.moves [--seeds COUNT]       # models trained with so many seeds (default: 5)
+    python -m benchmarks.moves --checkpoint PATH     # one model, such as out/baseline/model.safetensors
 
-in a folder with params.yaml and what `dvc repro fetch` writes; trains the dense model SEEDS times (default: 5).
-Divergence is the mean KL divergence (nats) from the predictions of the dense model, on validation and test images.
+in a folder with params.yaml and what `dvc repro fetch` writes. Divergence is the mean KL divergence (nats) from
+the predictions of the dense model, accuracy the fraction of labels met, both on validation images, and on test
+images too where the models were trained here. The 95 % interval is of the paired ratio of divergences, by
+Student's t of its logarithm.
 """
 
+import argparse
+import math
 import statistics
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import scipy.stats
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.decompositions import machine
+from benchmarks.trained_models import held_out, measured, spread, trained
 from stages.paths import DATASET, PARAMS
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images
-from vtp.compression import divergence
-from vtp.cost import parameters
-from vtp.data.batches import normalisation
+from vtp.checkpoint import load
+from vtp.cost import macs, parameters
 from vtp.data.dataset import Dataset, load_dataset
 from vtp.lowrank import corrected, factorise
-from vtp.models import Model, dense_spec, from_state, initialised
+from vtp.models import Model, from_state
 from vtp.params import Params, load_params
+from vtp.prune import Narrowing, shared, weights
+from vtp.prune import corrected as writers_corrected
 from vtp.report import markdown_table
-from vtp.training.loop import Recipe, train
 
-KEEPS = (0.5, 0.33, 0.2, 0.1)
-BATCHES = (1, 16, 128)
+KEEPS = (0.67, 0.5, 0.33, 0.2, 0.1)
 RECOVERY_RATE = 3e-4
 
 
 def main() -> None:
-    """Print a table of divergences, paired by seed, and one of the times of the last models."""
-    seeds = range(int(sys.argv[1]) if len(sys.argv) == 2 else 5)
+    """Print a table of divergences, paired by seed, with accuracies and seconds."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.moves")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--checkpoint", type=Path)
+    options = parser.parse_args()
     params, dataset = load_params(PARAMS), load_dataset(DATASET)
     torch.set_num_threads(params.machine.threads)
-    images = torch.cat([dataset.validation.images, dataset.test.images])
-    found: dict[tuple[float, str], list[float]] = {}
-    timed = []
-    for seed in seeds:
-        dense = trained(params, dataset, seed)
-        for keep in KEEPS:
-            models = {"dense": dense} | moved(dense, params, dataset, keep)
-            for move, model in models.items():
-                found.setdefault((keep, move), []).append(divergence(*outputs(dense, model, images))[0])
-            if seed == seeds[-1]:
-                sizes = ", ".join(f"{name} {parameters(model.spec):,}" for name, model in models.items())
-                print(f"keep {keep:g}: parameters {sizes}")
-                timed += [(f"{keep:g}", f"{batch}", *times(models, images[:batch])) for batch in BATCHES]
-    moves = [move for keep, move in found if keep == KEEPS[0] and move != "dense"]
-    rows = [(f"{keep:g}", *(mean_and_deviation(found[keep, move]) for move in moves)) for keep in KEEPS]
-    print(f"\n{machine()}; {params.machine.threads} thread; n = {len(seeds)}; {len(images)} images\n")
-    print(markdown_table(("keep", *moves), rows))
-    print(markdown_table(("keep", "batch", "dense, ms", *(f"{move}, ratio" for move in moves)), timed), end="")
+    if options.checkpoint:
+        models, split = [load(options.checkpoint)], dataset.validation
+    else:
+        models = [trained(params, dataset, seed) for seed in range(options.seeds)]
+        split = held_out(dataset)
+    dense_accuracy = statistics.mean(measured(model, model, split)[1] for model in models)
+    print(f"{machine()}; {params.machine.threads} thread; n = {len(models)}; {len(split)} images\n")
+    print(f"accuracy of the dense model: {dense_accuracy:.2%}\n")
+    for keep in KEEPS:
+        found: dict[str, list[tuple[float, float, Model, float]]] = {}
+        for dense in models:
+            for move, model, seconds in moved(dense, params, dataset, keep):
+                found.setdefault(move, []).append((*measured(dense, model, split), model, seconds))
+        print(f"keep {keep:g}\n\n" + table(found, models[0]), flush=True)
 
 
-def trained(params: Params, dataset: Dataset, seed: int) -> Model:
-    """Return the dense model of params.yaml, trained with another seed."""
-    spec = dense_spec(
-        params.model,
-        channels=dataset.channels,
-        classes=len(dataset.class_names),
-        image_size=params.data.image_size,
-    )
-    recipe = Recipe("baseline", seed, params.baseline.epochs, params.baseline.learning_rate, params.training)
-    model = initialised(spec, seed, *normalisation(dataset.train))
-    with TemporaryDirectory() as folder:
-        resume = Path(folder) / "state"
-        return train(model, dataset.train, dataset.validation, recipe, resume=resume, watcher=Silent())[0]
+def table(found: dict[str, list[tuple[float, float, Model, float]]], dense: Model) -> str:
+    """Return the rows of one budget: the moves, with the ratio of each to the first."""
+    first = [entry[0] for entry in next(iter(found.values()))]
+    rows = []
+    for move, entries in found.items():
+        lost, right, models, seconds = (list(column) for column in zip(*entries, strict=True))
+        spec = cast(Model, models[0]).spec
+        rows.append(
+            (
+                move,
+                spread(cast(list[float], lost)),
+                interval(cast(list[float], lost), first),
+                f"{statistics.mean(cast(list[float], right)):.2%}",
+                f"{parameters(spec) / parameters(dense.spec):.3f}",
+                f"{macs(spec) / macs(dense.spec):.3f}",
+                f"{statistics.mean(cast(list[float], seconds)):.1f}",
+            )
+        )
+    header = ("move", "divergence", "ratio to pair", "accuracy", "parameters", "MACs", "seconds")
+    return markdown_table(header, rows)
 
 
-class Silent:
-    """Watches a training and says nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
-
-
-def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> dict[str, Model]:
-    """Return move -> the model with it and those before it."""
+def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> Iterator[tuple[str, Model, float]]:
+    """Yield each move, the model with it, and the seconds of CPU time that the model took."""
     images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
+    start = time.process_time()
     flows = moments(dense, images, params.seed)
-    pair, pivot = (factorised(dense, params, flows, keep, form) for form in ("pair", "pivot"))
-    refitted = corrected(pivot, dense, images)
-    found = {"pair": pair, "pivot": pivot, "corrected": refitted}
-    return found | {"recovered": recovered(refitted, dense, images, params.seed)}
+    calibrated = time.process_time() - start
+
+    def timed(made: Any, before: float) -> tuple[Model, float]:
+        start = time.process_time()
+        return made(), before + time.process_time() - start
+
+    for form in ("pair", "pivot"):
+        model, seconds = timed(lambda form=form: factorised(dense, params, flows, keep, form), calibrated)
+        yield form, model, seconds
+    yield "pivot, corrected", *timed(lambda: corrected(model, dense, images), seconds)
+    yield "dims", *timed(lambda: cut(dense, flows, images, keep), calibrated)
+    mixed, seconds = timed(lambda: dims_then_ranks(dense, params, images, keep), 0.0)
+    yield "dims, then ranks, corrected", mixed, seconds
+    yield "the same, recovered", *timed(lambda: recovered(mixed, dense, images, params.seed), seconds)
+
+
+def dims_then_ranks(dense: Model, params: Params, images: Tensor, keep: float, form: str = "pivot") -> Model:
+    """Return the model whose dims and ranks share the budget, as the pipeline makes it of `compress.keep`."""
+    slim = shared(dense, dense, images, keep * weights(dense), params.seed).model
+    flows = moments(slim, images, params.seed)
+    left = min(1.0, keep * weights(dense) / weights(slim))
+    return corrected(factorised(slim, params, flows, left, form), slim, images)
+
+
+def cut(dense: Model, flows: dict[str, Moments], images: Tensor, keep: float) -> Model:
+    """Return the model with fewer dims, refitted."""
+    return writers_corrected(Narrowing.of(dense, flows).to(keep)[0], dense, images)
+
+
+def factorised(dense: Model, params: Params, flows: dict[str, Moments], keep: float, form: str) -> Model:
+    """Return the model in that form, by the method of params.yaml."""
+    plan = replace(params.decompose, keep=keep, form=cast(Any, form))
+    return factorise(dense, params.decomp, plan, flows)[0].eval()
 
 
 def recovered(model: Model, teacher: Model, images: Tensor, seed: int, steps: int = 300) -> Model:
@@ -112,35 +146,14 @@ def recovered(model: Model, teacher: Model, images: Tensor, seed: int, steps: in
     return student
 
 
-def factorised(dense: Model, params: Params, flows: dict[str, Moments], keep: float, form: str) -> Model:
-    """Return the model in that form, by the method of params.yaml."""
-    plan = replace(params.decompose, keep=keep, form=cast(Any, form))
-    return factorise(dense, params.decomp, plan, flows)[0].eval()
-
-
-@torch.no_grad()
-def outputs(dense: Model, model: Model, images: Tensor) -> list[Tensor]:
-    """Return the logits of both."""
-    return [torch.cat([each(batch) for batch in images.split(128)]) for each in (dense, model)]
-
-
-def mean_and_deviation(values: list[float]) -> str:
-    """Return `mean ± standard deviation`."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
-
-
-@torch.no_grad()
-def times(models: dict[str, Model], images: Tensor, repeats: int = 40) -> list[str]:
-    """Return the median milliseconds of the first model, and those of the others over them; all run in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(repeats):
-        for name, model in models.items():
-            start = time.perf_counter()
-            model(images)
-            seconds[name].append(time.perf_counter() - start)
-    dense, *others = (statistics.median(found) for found in seconds.values())
-    return [f"{1000 * dense:.2f}", *(f"{other / dense:.2f}" for other in others)]
+def interval(values: list[float], others: list[float]) -> str:
+    """Return the geometric mean of the paired ratios, with its 95 % interval where there are pairs enough."""
+    ratios = [math.log(value / other) for value, other in zip(values, others, strict=True)]
+    mean = statistics.mean(ratios)
+    if len(ratios) < 3:
+        return f"{math.exp(mean):.2f}"
+    half = float(scipy.stats.t.ppf(0.975, len(ratios) - 1)) * statistics.stdev(ratios) / len(ratios) ** 0.5
+    return f"{math.exp(mean):.2f} ({math.exp(mean - half):.2f}-{math.exp(mean + half):.2f})"
 
 
 if __name__ == "__main__":

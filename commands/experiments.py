@@ -1,7 +1,7 @@
 """The finished experiments of the repository, as DVC reads them from any revision, cached files included."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from dvc.repo.brancher import switch
 from dvc.scm import SCMError
 
 from stages.paths import LOCK, METRICS, PARAMS, history_path, model_path
-from stages.timings import flat, timings_path
+from stages.timings import flat, span, timings_path, training_times
 from vtp.errors import UserError
 from vtp.files import read_json
 from vtp.params import flatten, params_from_text
 from vtp.tracking import FIGURES, Experiment
 
 REPORT = Path("out/report")
+EXPORT = Path("out/export")
 HISTORIES = {stage: history_path(stage) for stage in ("baseline", "sparsify", "finetune")}
 Code = frozenset[tuple[str, str]]  # (path below stages/ or vtp/, the hash that DVC gives it)
 CODE = ("stages", "vtp")
@@ -43,7 +44,7 @@ def collect(root: Path) -> tuple[list[Experiment], dict[str, str]]:
         names = {commit: name for pairs in bases.values() for name, commit in pairs}
         for revision in (*sorted(names, key=lambda commit: _time(repo, commit)), *_others(repo, bases)):
             try:
-                experiment = _read(repo, revision, names.get(revision) or _name(repo, revision))
+                experiment = _read(repo, root, revision, names.get(revision) or _name(repo, revision))
                 found.setdefault((experiment.key, experiment.code), experiment)
             except UserError as error:
                 if revision in names:  # any other revision need not hold a finished pipeline
@@ -91,8 +92,11 @@ def _time(repo: Repo, revision: str) -> int:
     return int(repo.scm.resolve_commit(revision).commit_time)
 
 
-def _read(repo: Repo, revision: str, name: str) -> Experiment:
-    """Return what `revision` holds; raise UserError if that is no finished pipeline of this version."""
+def _read(repo: Repo, root: Path, revision: str, name: str) -> Experiment:
+    """Return what `revision` holds; raise UserError if that is no finished pipeline of this version.
+
+    `root` is the folder of the repository, which `repo` forgets while it is switched to a commit.
+    """
     with switch(repo, revision):
         files = repo.dvcfs
         try:
@@ -102,15 +106,20 @@ def _read(repo: Repo, revision: str, name: str) -> Experiment:
             if missing := set(FIGURES) - metrics.keys():
                 raise UserError(f"{METRICS} lacks {', '.join(sorted(missing))}")
             artifacts = (str(PARAMS), str(LOCK), *files.ls(str(REPORT), detail=False))
+            written = _checkpoints(repo)
+            times = training_times(root, written)
             return Experiment(
                 name=name,
                 time=_time(repo, revision),
+                span=span(root, times),
                 params=flatten(params),
                 metrics=metrics,
                 histories={stage: json.loads(files.read_bytes(str(path))) for stage, path in HISTORIES.items()},
                 artifacts={Path(path).name: files.read_bytes(path) for path in artifacts},
                 code=frozenset((dep.def_path, dep.hash_info.value) for dep in repo.index.deps if _is_code(dep)),
-                timings=_timings(repo),
+                timings=_latency(root, written["finetune"])
+                | {f"seconds/{stage}": end - start for stage, (start, end) in times.items()},
+                exported=Exported(repo, root, revision),
             )
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is neither there nor in the cache") from error
@@ -118,10 +127,40 @@ def _read(repo: Repo, revision: str, name: str) -> Experiment:
             raise UserError(_line(error)) from error
 
 
-def _timings(repo: Repo) -> dict[str, float]:
-    """Return what `evaluate` measured on this machine of the fine-tuned model in dvc.lock, if it has."""
-    md5 = next(out.hash_info.value for out in repo.index.outs if out.def_path == str(model_path("finetune")))
-    path = timings_path(Path(repo.root_dir), md5)
+class Exported(Mapping[str, bytes]):
+    """The files that `export` wrote at a revision, by their paths in its folder; each is read when asked for."""
+
+    def __init__(self, repo: Repo, root: Path, revision: str) -> None:
+        """`repo`, that of `root`, is switched to the revision. Raises FileNotFoundError if a file is lost."""
+        self.root, self.revision = root, revision
+        paths = list(repo.dvcfs.find(str(EXPORT)))
+        for path in paths:
+            repo.dvcfs.open(path).close()
+        self.names = [str(Path(path).relative_to(EXPORT)) for path in paths]
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self.names:
+            raise KeyError(name)
+        with _repository(self.root) as repo, switch(repo, self.revision):
+            content: bytes = repo.dvcfs.read_bytes(str(EXPORT / name))
+        return content
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _checkpoints(repo: Repo) -> dict[str, str]:
+    """Return training stage -> the MD5 of the checkpoint that dvc.lock has of it."""
+    written = {out.def_path: out.hash_info.value for out in repo.index.outs}
+    return {stage: written[str(model_path(stage))] for stage in HISTORIES}
+
+
+def _latency(root: Path, md5: str) -> dict[str, float]:
+    """Return what `evaluate` measured on this machine of the fine-tuned model of this MD5, if it has."""
+    path = timings_path(root, md5)
     return flat(read_json(path)) if path.is_file() else {}
 
 

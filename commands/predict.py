@@ -7,26 +7,25 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from stages.paths import PARAMS, model_path
+from stages.paths import model_path
 from stages.shared import run_stage
-from vtp.checkpoint import load, load_class_names
+from vtp.checkpoint import load, load_class_names, load_resizing
 from vtp.errors import UserError
 from vtp.files import walk
-from vtp.params import load_params
 from vtp.predict import predict, read_image
 from vtp.report import markdown_table, percent
 
 
 def main() -> None:
-    """Print a table with a row for each image; images of any size are resized as params.yaml says."""
+    """Print a table with a row for each image; images of any size are resized as those it was trained on."""
     parser = argparse.ArgumentParser(prog="commands.predict", description=__doc__)
     parser.add_argument("images", nargs="*", type=Path, help="files, and folders of them")
     parser.add_argument("--model", type=Path, default=model_path("finetune"), help="checkpoint (%(default)s)")
     arguments = parser.parse_args()
     files = image_files(arguments.images)
-    data = load_params(PARAMS).data
     model, class_names = load(arguments.model), load_class_names(arguments.model)
-    images = torch.stack([read_image(path, model.spec, data) for path in files])
+    resizing = load_resizing(arguments.model)
+    images = torch.stack([read_image(path, model.spec.channels, resizing) for path in files])
     probabilities, classes = predict(model, images).max(1)
     rows = [
         (str(path), class_names[index], percent(probability))

@@ -1,18 +1,20 @@
 """decompose METHOD: put low-rank factors in place of the slim model's weights."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from stages.paths import MOMENTS, PARAMS, model_path, report_path, repository_root
+from stages.latency import compare_latency
+from stages.paths import MOMENTS, PARAMS, TIMES, model_path, report_path, repository_root
 from stages.shared import load_data, load_model, run_stage, set_up
 from vtp.calibration.moments import load_moments
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import save
 from vtp.errors import UserError
 from vtp.files import write_json
-from vtp.lowrank import corrected, factorise
-from vtp.measure import accuracy
+from vtp.lowrank import corrected, dense_cost, factorise
+from vtp.measure import accuracy, divergence, logits
 from vtp.params import load_params
+from vtp.times import load_times
 
 
 def main() -> None:
@@ -25,20 +27,36 @@ def main() -> None:
         )
     device = set_up(params)
     dataset = load_data(device)
-    slim = load_model("prune", dataset, device).cpu()
-    factorised, units = factorise(slim, method, params.decompose, load_moments(MOMENTS))
-    if params.decompose.correction == "least_squares":
-        images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
-        factorised = corrected(factorised.to(device), slim.to(device), images)
+    slim, flows, times = load_model("prune", dataset, device), load_moments(MOMENTS), load_times(TIMES)
+    plan, key = params.decompose, "decompose."
+    if params.compress.keep is not None:
+        dense = load_model("baseline", dataset, device)
+        whole, left = (dense_cost(model, flows, plan.budget) for model in (dense, slim))
+        plan = replace(plan, keep=min(1.0, params.compress.keep * whole / left))
+        key = "compress.keep: of what prune left, "
+    try:
+        factorised, units = factorise(slim.cpu(), method, plan, flows, times)
+    except UserError as error:
+        raise UserError(f"params.yaml: {key}{error}") from error
+    slim, factorised = slim.to(device), factorised.to(device)
+    images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
+    if plan.correction == "least_squares":
+        factorised = corrected(factorised, slim, images)
     stage = f"decompose/{method}"
-    save(factorised, model_path(stage), dataset.class_names)
+    save(factorised, model_path(stage), dataset.class_names, dataset.resizing)
     entries = [asdict(unit) for unit in units]
     seconds = {entry["unit"]: entry.pop("seconds") for entry in entries}  # which differ from run to run
     report = {
         "method": method,
-        "validation_accuracy": accuracy(factorised.to(device), dataset.validation),
+        "validation_accuracy": accuracy(factorised, dataset.validation),
+        "divergence": divergence(*(logits(model, images) for model in (slim, factorised)))[0],
         "units": entries,
     }
+    if times and plan.budget == "latency":
+        predicted = times.predicted({unit.unit: unit.rank for unit in units})
+        milliseconds = {"batch": times.batch, "before": times.total, "predicted": predicted}
+        compare_latency(method, factorised, milliseconds)
+        report["milliseconds"] = milliseconds
     write_json(report_path(stage), report)
     write_json(repository_root() / ".vtp" / "timings" / f"decompose-{method}.json", seconds)
     print(

@@ -1,6 +1,9 @@
 """evaluate: the one stage whose figures are of the test split."""
 
 from collections import Counter
+from typing import Any
+
+from tqdm import tqdm
 
 from stages.paths import METRICS, PARAMS, report_path
 from stages.shared import load_data, load_model, run_stage, set_up
@@ -23,7 +26,10 @@ def main() -> None:
     final, dense = load_model("finetune", dataset, device), models["dense"]
     metrics = {
         "test_accuracy": accuracy(final, dataset.test),
-        **{f"test_accuracy_{step}": accuracy(model, dataset.test) for step, model in models.items()},
+        **{
+            f"test_accuracy_{step}": accuracy(model, dataset.test)
+            for step, model in tqdm(models.items(), "evaluating", disable=None)
+        },
         "test_images": len(dataset.test),
         "validation_accuracy": accuracy(final, dataset.validation),
         "validation_images": len(dataset.validation),
@@ -40,7 +46,12 @@ def main() -> None:
         step: confused(model, dataset.validation, dataset.class_names)
         for step, model in (("dense", dense), ("finetuned", final))
     }
-    write_json(report_path("evaluate"), {"accuracy_by_class": by_class, "confusion": confusion})
+    report = {
+        "accuracy_by_class": by_class,
+        "confusion": confusion,
+        "differing": differing(dense, final, dataset.test, dataset.class_names),
+    }
+    write_json(report_path("evaluate"), report)
     write_json(METRICS, metrics)
     print(
         f"evaluate: test accuracy {metrics['test_accuracy']:.4f} (dense {metrics['test_accuracy_dense']:.4f}) "
@@ -52,11 +63,27 @@ def main() -> None:
 
 def confused(model: Model, split: Split, class_names: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Return class -> the class that its images in `split` are taken for -> how many, without zeros."""
-    pairs = Counter(zip(split.labels.tolist(), logits(model, split).argmax(1).tolist(), strict=True))
+    pairs = Counter(zip(split.labels.tolist(), logits(model, split.images).argmax(1).tolist(), strict=True))
     return {
         name: {other: pairs[i, j] for j, other in enumerate(class_names) if pairs[i, j]}
         for i, name in enumerate(class_names)
     }
+
+
+def differing(dense: Model, final: Model, split: Split, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the places in `split` of images that the models disagree on, with their class and both answers."""
+    taken = (logits(model, split.images).argmax(1).tolist() for model in (dense, final))
+    answers = enumerate(zip(split.labels.tolist(), *taken, strict=True))
+    return [
+        {
+            "image": index,
+            "class": class_names[label],
+            "dense": class_names[before],
+            "finetuned": class_names[after],
+        }
+        for index, (label, before, after) in answers
+        if before != after
+    ]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,17 @@ import torch
 
 from stages.paths import PARAMS, model_path, report_path
 from stages.shared import load_data, load_model, run_stage, set_up
-from vtp.export import OPSET, TOLERANCE, check, run_onnx, run_program, traced, write_onnx, write_program
+from vtp.export import (
+    OPSET,
+    TOLERANCE,
+    check,
+    run_onnx,
+    run_program,
+    traced,
+    write_examples,
+    write_onnx,
+    write_program,
+)
 from vtp.files import write_json
 from vtp.params import load_params
 
@@ -14,7 +24,7 @@ FOLDER = Path("out/export")
 
 
 def main() -> None:
-    """Read the fine-tuned model; write both files, checked on the test images, and what they are."""
+    """Read the fine-tuned model; write both files, checked on the test images, a few of these, and a report."""
     set_up(load_params(PARAMS))
     cpu = torch.device("cpu")
     dataset = load_data(cpu)
@@ -27,6 +37,7 @@ def main() -> None:
         check(onnx, run_onnx(onnx, images), model, images),
         check(program_path, run_program(program_path, images), model, images),
     )
+    write_examples(dataset.test, FOLDER / "examples")
     parameters = sum(weight.numel() for weight in model.parameters())
     report = {
         "checkpoint": str(model_path("finetune")),

@@ -9,6 +9,7 @@ SOURCE = Path("out/source.json")
 WEIGHTS = Path("out/weights.json")
 DATASET = Path("out/dataset.safetensors")
 MOMENTS = Path("out/calibrate/moments.safetensors")
+TIMES = Path("out/calibrate/times.json")
 METRICS = Path("metrics.json")
 
 

@@ -1,4 +1,4 @@
-"""How a training run is shown while it goes on: a bar on a terminal, else a line an epoch."""
+"""How a training run is shown while it goes on: a bar on a terminal, else a line an epoch, and a line a minute."""
 
 import sys
 import time
@@ -8,10 +8,12 @@ from tqdm import tqdm
 from vtp.training.loop import Watcher
 from vtp.training.resume import Record
 
+MINUTE = 60.0
+
 
 def shown(stage: str, epochs: int, images: int) -> Watcher:
     """Return who shows a run of so many epochs of so many images."""
-    return _Bar(stage, epochs, images) if sys.stderr.isatty() else _Lines(stage, epochs)
+    return _Bar(stage, epochs, images) if sys.stderr.isatty() else _Lines(stage, epochs, images)
 
 
 class _Bar:
@@ -25,29 +27,40 @@ class _Bar:
 
     def epoch(self, record: Record) -> None:
         epoch = int(record["epoch"])
-        self.bar.update(
-            epoch * self.images - self.bar.n
-        )  # where a run is resumed, the first epochs were not shown
-        self.bar.set_description(f"{self.stage} {epoch}/{self.epochs}")
+        before = epoch * self.images - self.bar.n  # the epochs of before the run was resumed, which took no time
+        self.bar.initial += before
+        self.bar.n += before
+        self.bar.set_description(f"{self.stage} {epoch}/{self.epochs}", refresh=False)
         self.bar.set_postfix(loss=f"{record['loss']:.4f}", validation=f"{record['validation_accuracy']:.4f}")
         if epoch == self.epochs:
             self.bar.close()
 
 
 class _Lines:
-    def __init__(self, stage: str, epochs: int) -> None:
-        self.stage, self.epochs, self.start = stage, epochs, time.monotonic()
-        self.images = self.shown = 0
+    def __init__(self, stage: str, epochs: int, images: int) -> None:
+        self.stage, self.epochs, self.whole = stage, epochs, images
+        self.start = self.said = time.monotonic()
+        self.images = self.shown = self.within = 0
 
     def step(self, images: int) -> None:
         self.images += images
+        self.within += images
+        if time.monotonic() - self.said >= MINUTE:
+            self._say(f"{100 * self.within // self.whole} % of an epoch  {self._speed()}")
 
     def epoch(self, record: Record) -> None:
         self.shown += 1
+        self.within = 0
         seconds, epoch = time.monotonic() - self.start, int(record["epoch"])
-        print(
-            f"{self.stage}: epoch {epoch}/{self.epochs}  loss {record['loss']:.4f}  "
-            f"validation accuracy {record['validation_accuracy']:.4f}  {self.images / seconds:,.0f} images/s  "
-            f"{seconds / self.shown * (self.epochs - epoch):.0f} s left",
-            flush=True,
+        self._say(
+            f"epoch {epoch}/{self.epochs}  loss {record['loss']:.4f}  "
+            f"validation accuracy {record['validation_accuracy']:.4f}  {self._speed()}  "
+            f"{seconds / self.shown * (self.epochs - epoch):.0f} s left"
         )
+
+    def _speed(self) -> str:
+        return f"{self.images / (time.monotonic() - self.start):,.0f} images/s"
+
+    def _say(self, words: str) -> None:
+        self.said = time.monotonic()
+        print(f"{self.stage}: {words}", flush=True)

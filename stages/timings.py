@@ -1,15 +1,17 @@
-"""What the models of a run cost on this machine: a file that nothing depends on, since machines differ."""
+"""What a run took on this machine, and what its models cost: files that nothing depends on, as machines differ."""
 
 import hashlib
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from stages.paths import model_path, repository_root
-from vtp.files import write_json, write_text
+from vtp.files import read_json, write_json, write_text
 from vtp.latency import latency, peak_memory
 from vtp.models import Model
 from vtp.params import Params
@@ -21,6 +23,43 @@ BATCHES = (1, 16, 128)
 def timings_path(root: Path, md5: str) -> Path:
     """Return where the figures lie of the run whose fine-tuned checkpoint has this MD5, below the root."""
     return root / ".vtp" / "timings" / "latency" / f"{md5}.json"
+
+
+def training_path(root: Path, stage: str, md5: str) -> Path:
+    """Return where it lies when the training that gave the checkpoint of this MD5 began and ended."""
+    return root / ".vtp" / "timings" / "training" / f"{stage}-{md5}.json"
+
+
+def note_training(stage: str, start: float) -> None:
+    """Note that the training that wrote the checkpoint of `stage` began at `start`, s since 1970, and ends now."""
+    path = training_path(repository_root(), stage, _md5(model_path(stage)))
+    write_json(path, {"start": start, "end": time.time()})
+
+
+def training_times(root: Path, checkpoints: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+    """Return stage -> when its training began and ended, where it ran here.
+
+    Args:
+        root: of the repository.
+        checkpoints: stage -> the MD5 of the checkpoint that it wrote.
+    """
+    paths = {stage: training_path(root, stage, md5) for stage, md5 in checkpoints.items()}
+    notes = {stage: read_json(path) for stage, path in paths.items() if path.is_file()}
+    return {stage: (note["start"], note["end"]) for stage, note in notes.items()}
+
+
+def span(root: Path, times: Mapping[str, tuple[float, float]]) -> tuple[float, float] | None:
+    """Return when a run of these `training_times` began and ended; None if it was not fine-tuned here.
+
+    It began with the first training after the last run before it: an earlier one belongs to that, from whose
+    results it went on.
+    """
+    if "finetune" not in times:
+        return None
+    last_start, end = times["finetune"]
+    others = (read_json(path)["end"] for path in training_path(root, "finetune", "").parent.glob("finetune-*"))
+    before = max((other for other in others if other <= last_start), default=0.0)
+    return min(start for start, _ in times.values() if start >= before), end
 
 
 def write_timings(models: Mapping[str, tuple[str, Model]], params: Params) -> None:
@@ -40,14 +79,17 @@ def write_timings(models: Mapping[str, tuple[str, Model]], params: Params) -> No
                 "bytes": model_path(stage).stat().st_size,
                 "batches": {str(size): _measured(model, size) for size in BATCHES},
             }
-            for step, (stage, model) in models.items()
+            for step, (stage, model) in tqdm(models.items(), "timing", disable=None)
         },
     }
-    md5 = hashlib.md5(model_path("finetune").read_bytes(), usedforsecurity=False).hexdigest()
-    path = timings_path(repository_root(), md5)
+    path = timings_path(repository_root(), _md5(model_path("finetune")))
     write_json(path, content)
     write_text(path.with_suffix(".md"), text := timings_table(content))
     print(text, end="", flush=True)
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _measured(model: Model, size: int) -> dict[str, float]:

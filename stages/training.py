@@ -1,6 +1,7 @@
 """What baseline, sparsify and finetune share: the state of unfinished runs, its lock, and what is written."""
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from stages.paths import history_path, model_path, repository_root
+from stages.paths import PARAMS, history_path, model_path, repository_root
 from stages.progress import shown
+from stages.timings import note_training
 from vtp.checkpoint import save
 from vtp.data.dataset import Dataset
 from vtp.files import write_json
@@ -18,6 +20,7 @@ from vtp.models import Model
 from vtp.sealed import digest
 from vtp.training.loop import Recipe, train
 
+STATE, LOCK = "state.safetensors", "lock"  # in the folder of an unfinished run
 # What decides how a run goes on; `dvc.yaml` names the same rooms.
 CODE = (
     "stages/training.py",
@@ -36,10 +39,12 @@ def run_training(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model 
     The state of an unfinished run lies in the real repository root, under a name made from everything that
     the run reads, so that only a run of the same model, data, recipe and code goes on from it.
     """
-    folder = repository_root() / ".vtp" / "resume" / f"{recipe.stage}-{_key(model, dataset, recipe, teacher)}"
+    folder = resume_folder(repository_root()) / f"{recipe.stage}-{_key(model, dataset, recipe, teacher)}"
     folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder, recipe.stage):
-        state = folder / "state.safetensors"
+        state, params = folder / STATE, folder / PARAMS
+        if not state.exists():
+            shutil.copyfile(PARAMS, params)  # whose time is the start of the run, whatever interrupts it
         trained, history = train(
             model,
             dataset.train,
@@ -49,9 +54,15 @@ def run_training(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model 
             watcher=shown(recipe.stage, recipe.epochs, len(dataset.train)),
             teacher=teacher,
         )
-        save(trained, model_path(recipe.stage), dataset.class_names)
+        save(trained, model_path(recipe.stage), dataset.class_names, dataset.resizing)
         write_json(history_path(recipe.stage), history)
         state.unlink(missing_ok=True)
+        note_training(recipe.stage, params.stat().st_mtime)
+
+
+def resume_folder(root: Path) -> Path:
+    """Return the folder of unfinished runs, each a folder STAGE-KEY with `STATE`, `LOCK` and its params.yaml."""
+    return root / ".vtp" / "resume"
 
 
 def _key(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model | None) -> str:
@@ -68,7 +79,7 @@ def _key(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model | None) 
 @contextmanager
 def _only_writer(folder: Path, stage: str) -> Iterator[None]:
     """Hold the lock of `folder`: a stage that outlived a killed `dvc` may still be at work there."""
-    lock = FileLock(folder / "lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

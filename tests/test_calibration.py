@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from tests.conftest import ROOT
 from tests.models import both, random_images, random_model, small_spec
-from vtp.calibration.moments import load_moments, moments, save_moments
+from vtp.calibration.moments import fisher_draws, load_moments, moments, save_moments
+from vtp.calibration.roots import square_root
 from vtp.calibration.watching import calibration_images
-from vtp.lowrank.metric import square_root
 from vtp.models import Model, build, dense_spec, factorisable
 from vtp.params import load_params
 
@@ -101,15 +101,30 @@ def test_gradients_are_those_of_each_image_by_itself(family: str, count: int) ->
     for name, layer in factorisable(model).items():
         layer.register_forward_hook(lambda layer, given, output, name=name: outputs.update({name: output}))
     expected = dict.fromkeys(found, torch.zeros((), dtype=torch.float64))
-    probabilities = model(images).float().softmax(1)
-    drawn = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(0))[:, 0]
-    for image, label in zip(images.split(1), drawn.split(1), strict=True):
-        loss = F.cross_entropy(model(image), label)
-        for name, gradient in zip(outputs, torch.autograd.grad(loss, list(outputs.values())), strict=True):
+    draws = fisher_draws(model(images).detach(), torch.Generator().manual_seed(0))
+    for image, draw in zip(images.split(1), draws, strict=True):
+        moved = model(image)[0] @ draw
+        for name, gradient in zip(outputs, torch.autograd.grad(moved, list(outputs.values())), strict=True):
             rows = (gradient.movedim(1, -1) if gradient.ndim == 4 else gradient).flatten(0, -2)
             expected[name] = expected[name] + rows.T @ rows / count
     for name, flow in found.items():
         torch.testing.assert_close(flow.gradients, expected[name], rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(-8, 8), min_size=2, max_size=5), st.integers(0, 2**32))
+def test_draws_have_the_fisher_information_of_the_predictions_as_their_second_moment(
+    logits: list[float], seed: int
+) -> None:
+    probabilities = torch.tensor(logits, dtype=torch.float64).softmax(0)
+    fisher = probabilities.diag() - torch.outer(probabilities, probabilities)
+    count = 20000
+    many = torch.tensor(logits, dtype=torch.float64).expand(count, -1)
+    draws = fisher_draws(many, torch.Generator().manual_seed(seed))
+    assert draws.sum(1).abs().max() < 1e-6  # a constant added to all logits changes nothing
+    largest = draws.abs().amax(0)
+    bounds = 6 / count**0.5 * torch.outer(largest, largest) + 1e-6  # Hoeffding's, which chance passes once in 10^7
+    assert ((draws.T @ draws / count - fisher).abs() <= bounds).all()
 
 
 def test_gradients_depend_on_the_seed_alone_and_leave_no_trace() -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import FAMILIES, KINDS, both, random_images, random_model, small_spec, with_factors
-from vtp.checkpoint import load, load_spec, save
+from vtp.checkpoint import load, load_class_names, load_resizing, load_spec, save
 from vtp.cost import parameters
+from vtp.data.dataset import Resizing
 from vtp.errors import UserError
 from vtp.models import Model, dense_spec, from_state
 from vtp.models.resnet.params import ResNetParams
 from vtp.models.vit.params import ViTParams
+from vtp.models.vit.spec import Resize
 from vtp.prune import keep_masks, slim
 from vtp.scores import scores
 from vtp.sealed import digest, read_content, write_sealed
@@ -90,6 +92,39 @@ def test_loaded_model_is_the_saved_one(family: str, make: Callable[[str], Model]
     assert loaded.spec == model.spec
     assert not loaded.training
     assert digest(loaded.state_dict(), None) == digest(model.state_dict(), None)
+
+
+RESIZINGS = st.builds(
+    Resizing,
+    st.just(8),
+    st.just(0) | st.integers(8, 2048),
+    st.booleans(),
+    st.sampled_from(["bilinear", "bicubic"]),
+)
+
+
+@given(resizing=RESIZINGS, names=st.just(()) | st.just(("cat", "dog", "Käfer", "newt")))
+@settings(max_examples=25)
+def test_a_checkpoint_knows_how_images_come_to_its_size(
+    resizing: Resizing, names: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "resizing"
+    save(dense("vit"), path, names, resizing)
+    assert load_resizing(path) == resizing
+    assert load_class_names(path) == (names or ("0", "1", "2", "3"))
+    assert load_spec(path) == load(path).spec == small_spec("vit")
+
+
+def test_a_checkpoint_that_does_not_say_how_is_of_images_squashed_bilinearly(tmp_path: Path) -> None:
+    assert load_resizing(OLD / "vit-scored.safetensors") == Resizing(8, 0, True, "bilinear")
+    save(dense("resnet18"), tmp_path / "unsaid")
+    assert load_resizing(tmp_path / "unsaid") == Resizing(8, 0, True, "bilinear")
+
+
+def test_a_pretrained_model_saved_without_data_says_what_its_source_does(tmp_path: Path) -> None:
+    spec = replace(small_spec("vit"), resize=Resize(9, False, "lanczos"))
+    save(random_model(spec, seed=0, dtype=torch.float32), tmp_path / "model")
+    assert load_resizing(tmp_path / "model") == Resizing(8, 9, False, "lanczos")
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,16 @@
 
 import importlib
 import json
-import os
 import re
-import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
-from commands import show, ui
+from commands import show
 from commands.compare import comparable
 from commands.experiments import code_of_workspace, collect
 from tests.conftest import TINY, run, write_params
@@ -115,6 +107,14 @@ def test_results_of_other_code_are_not_compared(project: Path, changed: str) -> 
     (project / changed).write_bytes(code)
 
 
+@pytest.mark.usefixtures("compared")
+def test_an_experiment_has_what_it_exported_where_only_the_cache_has_it(project: Path) -> None:
+    exported = {experiment.params["decomp"]: experiment.exported for experiment in collect(project)[0]}
+    assert all("examples/0.png" in files for files in exported.values())
+    assert exported["svd"]["model.onnx"] == (project / "out/export/model.onnx").read_bytes()
+    assert exported["qr"]["model.onnx"] != exported["svd"]["model.onnx"]
+
+
 def make_experiment(project: Path, name: str, edit: Callable[[], None]) -> None:
     """Make what `edit` changes in the workspace an experiment on HEAD, and take it back."""
     base = head(project)
@@ -182,73 +182,6 @@ def test_an_experiment_that_is_not_finished_or_of_another_version_is_left_out_wi
     run(project, "dvc", "exp", "remove", "fine", *edits_and_reasons)
     assert left_out == {name: reason for name, (_, reason) in edits_and_reasons.items()}
     assert "fine" in [experiment.name for experiment in found]
-
-
-def in_group(group: int) -> list[psutil.Process]:
-    """Return the processes of a process group that have not ended."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-@pytest.fixture
-def started(project: Path) -> Iterator[tuple[psutil.Popen, int, str]]:
-    """`ui` on a free port, its server just started: the process, the server's process group and the address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "commands.ui"]
-    environment = os.environ | {"PORT": port}
-    process = psutil.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True)
-    group = 0
-    while not group and process.poll() is None:
-        time.sleep(0.2)
-        group = next((child.pid for child in process.children() if "mlflow" in child.cmdline()), 0)
-    yield process, group, f"http://127.0.0.1:{port}"
-    for left in in_group(group):
-        left.kill()
-    with suppress(psutil.NoSuchProcess):
-        process.kill()
-    process.communicate()
-
-
-def test_ui_serves_the_ledger_until_ctrl_c_and_leaves_no_process(started: tuple[psutil.Popen, int, str]) -> None:
-    process, group, address = started
-    said = list(iter(process.stdout.readline, "serving until Ctrl-C\n"))
-    assert [address in line for line in said] == [False, True, True]  # how many are new, and two links
-    assert in_group(group)
-    with urllib.request.urlopen(f"{address}/") as page:
-        assert b"<html" in page.read()
-    search = urllib.request.Request(
-        f"{address}/api/2.0/mlflow/experiments/search",
-        data=b'{"max_results": 10}',
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(search) as answer:
-        assert "vtp" in [experiment["name"] for experiment in json.load(answer)["experiments"]]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0
-    assert in_group(group) == []
-
-
-def test_ui_that_is_ended_before_it_serves_leaves_no_process(started: tuple[psutil.Popen, int, str]) -> None:
-    process, group, _ = started
-    assert in_group(group)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
-    assert in_group(group) == []
-
-
-def test_a_port_in_use_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        monkeypatch.setenv("PORT", str(taken.getsockname()[1]))
-        with pytest.raises(UserError, match=r"^ui: port \d+: Address already in use; name another: PORT=5001"):
-            ui.main()
 
 
 @pytest.mark.parametrize("command", ["compare", "show", "publish", "ui"])

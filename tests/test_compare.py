@@ -35,13 +35,13 @@ TABLE = """\
 val: validation accuracy (%) of the final model, n = 143 images
 dense, pruned, fact, final: test accuracy (%) before, after pruning, factorising and fine-tuning, n = 359 images
 params, MACs: those of the final model in % of the dense one's
-differs in: where it names no other value, keep=0.6
+differs in: where it names no other value, decompose.keep=0.6
 
-| experiment           | differs in | method | params |  MACs |   val | dense | pruned |  fact | final |
-|----------------------|-----------:|-------:|-------:|------:|------:|------:|-------:|------:|------:|
-| a                    |            |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
-| an-experiment-of-a-… |   keep=0.5 |     qr |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
-| c                    |            |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
+| experiment           |         differs in | method | params |  MACs |   val | dense | pruned |  fact | final |
+|----------------------|-------------------:|-------:|-------:|------:|------:|------:|-------:|------:|------:|
+| a                    |                    |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
+| an-experiment-of-a-… | decompose.keep=0.5 |     qr |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
+| c                    |                    |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
 """
 
 

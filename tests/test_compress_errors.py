@@ -156,9 +156,9 @@ def test_files_of_another_model_and_no_such_files(tmp_path: Path, monkeypatch: p
     longer.add_module("5", nn.Linear(3, 3))
     shorter[4] = nn.Identity()
     for model, words in (
-        (wider, r"tensor 4.bias is \(3,\), but Sequential wants it \(4,\)"),
-        (longer, r"tensor 5.bias is missing, but Sequential wants it \(3,\)"),
-        (shorter, r"tensor 4.bias is \(3,\), but Sequential wants it absent"),
+        (wider, r"tensor 4.bias is \(3,\), but the model wants it \(4,\)"),
+        (longer, r"tensor 5.bias is missing, but the model wants it \(3,\)"),
+        (shorter, r"tensor 4.bias is \(3,\), but the model wants it absent"),
         (other, "VisionTransformer has no layer 0"),
     ):
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from tests.training import SHARED
 from vtp.data.augment import augmentation, crop_and_flip
-from vtp.data.batches import batches, eval_batches, normalisation
-from vtp.data.dataset import SPLITS, Dataset, Split, load_dataset, save_dataset
+from vtp.data.batches import batches, normalisation
+from vtp.data.dataset import SPLITS, Dataset, Resizing, Split, load_dataset, save_dataset
 from vtp.errors import UserError
 from vtp.params import TrainingParams
 
@@ -49,6 +49,17 @@ class TestFile:
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
         with safe_open(tmp_path / "a", framework="pt") as file:
             assert list(file.metadata()) == ["dataset"]
+
+    def test_how_images_came_to_their_size_is_kept_and_the_default_changes_no_byte(
+        self, dataset: Dataset, tmp_path: Path
+    ) -> None:
+        save_dataset(dataset, tmp_path / "unsaid")
+        save_dataset(replace(dataset, resizing=Resizing(8)), tmp_path / "default")
+        assert (tmp_path / "default").read_bytes() == (tmp_path / "unsaid").read_bytes()
+        assert load_dataset(tmp_path / "unsaid").resizing == Resizing(8, 0, True, "bilinear")
+        cropped = Resizing(8, 10, False, "bicubic")
+        save_dataset(replace(dataset, resizing=cropped), tmp_path / "cropped")
+        assert load_dataset(tmp_path / "cropped").resizing == cropped
 
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"d.safetensors: no such file"):
@@ -205,10 +216,3 @@ class TestBatches:
         for seed, epoch in ((5, 3), (6, 2), (2, 5)):
             other = all_of(split, 8, seed, epoch, augment)
             assert not torch.equal(first[0], other[0])
-
-    def test_evaluation_keeps_order_and_pixels(self) -> None:
-        split = make_split(10)
-        parts = list(eval_batches(split, 4))
-        assert [len(labels) for _, labels in parts] == [4, 4, 2]
-        assert torch.equal(torch.cat([images for images, _ in parts]), split.images)
-        assert torch.equal(torch.cat([labels for _, labels in parts]), split.labels)

@@ -13,10 +13,22 @@ from tests.conftest import ROOT
 from tests.models import FAMILIES, both, random_images, random_model, small_spec, with_factors
 from vtp.checkpoint import load, save
 from vtp.cost import parameters
+from vtp.data.dataset import Resizing, Split
 from vtp.errors import UserError
-from vtp.export import TOLERANCE, check, onnx_session, run_onnx, run_program, traced, write_onnx, write_program
+from vtp.export import (
+    TOLERANCE,
+    check,
+    onnx_session,
+    run_onnx,
+    run_program,
+    traced,
+    write_examples,
+    write_onnx,
+    write_program,
+)
 from vtp.models import Model
 from vtp.models.vit.spec import BlockSpec, HeadSpec
+from vtp.predict import read_image
 
 NAMES = ("cat", "dog", "Käfer", "newt")
 EXPORT = """
@@ -97,6 +109,18 @@ def test_a_file_of_onnx_is_hardly_larger_than_its_parameters(tmp_path: Path) -> 
     model = random_model(spec, seed=0, dtype=torch.float32)
     write_onnx(traced(model), NAMES, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").stat().st_size <= 1.02 * 4 * parameters(spec)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_are_the_first_images_of_their_classes_as_they_are(channels: int, tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (40, channels, 9, 9), dtype=torch.uint8)
+    labels = torch.tensor([3, 0, 11, 3] + [5, 12] * 18)
+    write_examples(Split(images, labels), tmp_path / "examples")
+    expected = {"0.png": 1, "3.png": 0, "5.png": 4}
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == sorted(expected)
+    for name, index in expected.items():
+        found = read_image(tmp_path / "examples" / name, channels, Resizing(9))
+        assert torch.equal(found, images[index])
 
 
 def test_a_file_that_answers_otherwise_is_a_sentence(exported: Path) -> None:

@@ -38,8 +38,8 @@ def keys_of(content: Any, family: str) -> list[Key]:
 KEYS = keys_of(VIT, "vit")
 KEYS += [key for key in keys_of(RESNET, "resnet18") if key.name.startswith("model.")]
 EVERY_KEY = pytest.mark.parametrize("key", KEYS, ids=lambda key: f"{key.family}-{key.name}")
-NUMERIC = [key for key in KEYS if key.type in (int, float)]
-FLOATS = [key for key in NUMERIC if key.type is float]
+NUMERIC = [key for key in KEYS if key.type in (int, float, float | None)]
+FLOATS = [key for key in NUMERIC if key.type is not int]
 EVERY_FLOAT = pytest.mark.parametrize("key", FLOATS, ids=lambda key: key.name)
 EVERY_NUMBER = pytest.mark.parametrize("key", NUMERIC, ids=lambda key: f"{key.family}-{key.name}")
 
@@ -84,7 +84,8 @@ def bounds(key: Key) -> tuple[list[float], list[float]]:
         accepted, refused = [low], [beside(low, -math.inf)]
     if high < math.inf:
         accepted, refused = [*accepted, high], [*refused, beside(high, math.inf)]
-    return [key.type(x) for x in accepted], [key.type(x) for x in refused]
+    number = int if key.type is int else float
+    return [number(x) for x in accepted], [number(x) for x in refused]
 
 
 def test_the_active_parameters_are_those_of_digits() -> None:
@@ -130,7 +131,9 @@ def test_a_number_of_absurd_size_is_no_crash(key: Key) -> None:
 )
 def test_a_value_of_the_wrong_type_is_refused(key: Key) -> None:
     of_types = {"text": str, None: type(None), True: bool, 3.5: float, 7: int}
-    accepted = {str | None: (str, type(None)), float: (float, int)}.get(key.type, (key.type,))
+    accepted = {str | None: (str, type(None)), float: (float, int), float | None: (float, int, type(None))}.get(
+        key.type, (key.type,)
+    )
     wrong = [value for value, kind in of_types.items() if kind not in accepted]
     for value in (*wrong, [1, "text"], {"a": 1}):
         if key.name != "prune.rates" or not isinstance(value, dict):

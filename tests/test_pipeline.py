@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, run, stages_run
+from vtp.checkpoint import load
 
 pytestmark = pytest.mark.slow
 
@@ -70,3 +71,28 @@ client = MlflowClient(tracking_uri(Path(".").resolve()))
 experiment = client.get_experiment_by_name("vtp")
 print(*(run.data.params["decomp"] for run in client.search_runs([experiment.experiment_id])))
 """
+
+
+def test_one_budget_is_kept_by_dims_and_ranks_together(project: Path) -> None:
+    output = run(project, "dvc", "exp", "run", "-S", "decomp=svd", "-S", "compress.keep=0.2").stdout
+    assert stages_run(output)[:2] == ["prune", "calibrate"]
+    dense, slim, factorised = (
+        layer_weights(project / "out" / stage / "model.safetensors")
+        for stage in ("baseline", "prune", "decompose/svd")
+    )
+    assert 0.2 * dense < slim < 0.5 * dense
+    assert 0.19 * dense < factorised <= 0.2 * dense
+    report = json.loads((project / "out/prune/report.json").read_text())
+    assert all(site["heads"] <= site["kept"] <= site["dims"] for site in report["budget"]["sites"])
+    metrics = json.loads((project / "metrics.json").read_text())
+    assert metrics["test_accuracy_factorised"] >= metrics["test_accuracy_dense"] - 0.05
+
+
+def layer_weights(path: Path) -> int:
+    """The weights of the layers inside the blocks: of matrices, and of mixes of pivots."""
+    state = load(path).state_dict()
+    return sum(
+        tensor.numel()
+        for name, tensor in state.items()
+        if name.startswith("blocks.") and tensor.is_floating_point() and tensor.ndim == 2
+    )

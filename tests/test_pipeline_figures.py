@@ -25,7 +25,7 @@ STAGES = ("fetch", "baseline", "sparsify", "prune", "calibrate", "decompose svd"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder, the current one, in which the stages have run for a few epochs."""
     folder = tmp_path_factory.mktemp("figures")
-    content = VIT | {"methods": ["svd"], "calibrate": {"images": 300}}
+    content = VIT | {"methods": ["svd"], "calibrate": VIT["calibrate"] | {"images": 300}}
     content |= {name: content[name] | {"epochs": epochs} for name, epochs in zip(STAGES[1:3], (8, 3), strict=True)}
     content |= {"finetune": content["finetune"] | {"epochs": 2}}
     content |= {"decompose": content["decompose"] | {"correction": "none"}}  # units are reported before it

@@ -30,7 +30,10 @@ from vtp.models import Facts, start
 
 STAGES = "source, fetch, baseline, sparsify, prune, calibrate, decompose svd, finetune, evaluate, report"
 EPOCHS = 12
-CONTENT: dict[str, Any] = copy.deepcopy(VIT) | {"methods": ["svd"], "calibrate": {"images": 500}}
+CONTENT: dict[str, Any] = copy.deepcopy(VIT) | {
+    "methods": ["svd"],
+    "calibrate": VIT["calibrate"] | {"images": 500},
+}
 CONTENT["model"] = {"name": "pretrained", "source": "timm/trained", "weights": None}
 CONTENT["data"] |= {"squash": False, "interpolation": "bicubic"}
 CONTENT["baseline"]["epochs"], CONTENT["sparsify"]["epochs"], CONTENT["finetune"]["epochs"] = 0, 1, 1

@@ -1,6 +1,5 @@
 """Images of any kind get the class that the model gives them; what is no image gets a sentence."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from commands import predict as command
 from stages.paths import model_path
-from tests.conftest import ROOT
 from tests.models import both, random_images, random_model, small_spec
-from tests.trained import PARAMS, dense, digits
+from tests.trained import dense, digits
 from vtp.checkpoint import load, load_class_names, load_spec, save
+from vtp.data.dataset import Resizing
+from vtp.data.sources.imagefolder import pixels
 from vtp.errors import UserError
 from vtp.predict import predict, read_image
 
@@ -58,7 +58,6 @@ def test_a_checkpoint_keeps_the_names_of_the_classes(tmp_path: Path) -> None:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder, the current one, with a trained model of digits and pictures of two of them."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "configs" / "digits.yaml", "params.yaml")
     save(dense(), model_path("finetune"), NAMES)
     picture(0, "digit.png")
     picture(1, "folder/below/digit.png")
@@ -103,8 +102,24 @@ def test_images_of_any_size_and_kind_are_answered(
 
 
 def test_an_image_of_the_models_size_is_read_as_it_is(project: Path) -> None:
-    read = read_image(project / "digit.png", dense().spec, PARAMS.data)
+    read = read_image(project / "digit.png", 1, Resizing(8))
     assert torch.equal(read, digits().test.images[0])
+
+
+@pytest.mark.parametrize(
+    "resizing", [Resizing(8, 11, False, "bicubic"), Resizing(8, 8, False), Resizing(8, interpolation="bicubic")]
+)
+def test_images_are_resized_as_those_of_the_checkpoints_data(
+    resizing: Resizing, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (21, 40), dtype=np.uint8)).save("wide.png")
+    save(dense(), project / "model", NAMES, resizing)
+    (grey, _, _) = pixels(Path("wide.png").read_bytes(), resizing, "wide.png")
+    expected = predict(dense(), torch.from_numpy(grey.copy())[None, None]).max(1)
+    ((_, name, probability),) = answers(monkeypatch, capsys, "wide.png", "--model", "model")
+    assert name == NAMES[int(expected.indices)]
+    assert float(probability) == pytest.approx(100 * float(expected.values), abs=0.006)
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vtp.colours import METHODS as COLOURS
+from vtp.colours import colour
+from vtp.params import METHOD_NAMES
 from vtp.pictures import (
     plot_confusion,
     plot_curves,
+    plot_differences,
     plot_errors,
     plot_kept,
     plot_methods,
     plot_ranks,
     plot_scores,
+    plot_spectra,
 )
 from vtp.report import count, markdown_table, percent
 
@@ -81,9 +87,10 @@ def point(index: int) -> dict[str, float]:
     return {"accuracy": 0.9 + index / 100, "parameters": 1000.0 - 300 * (index > 0), "macs": 5000.0 - index}
 
 
-def units(method: str) -> list[dict[str, Any]]:
-    """Of a pair that `lu` alone has, one that stays dense, one without an error, and an ordinary one."""
-    names = ["blocks.0.up", "blocks.0.down", "blocks.1.up", *(["blocks.1.pair"] if method == "lu" else [])]
+def units(method: str, depth: int = 2) -> list[dict[str, Any]]:
+    """Of a pair that `lu` alone has, one that stays dense, those without an error, and ordinary ones."""
+    names = [f"blocks.{block}.{name}" for block in range(depth) for name in ("up", "down")]
+    names += ["blocks.1.pair"] if method == "lu" else []
     return [
         {
             "unit": name,
@@ -101,6 +108,16 @@ def confused(classes: int) -> dict[str, dict[str, int]]:
     return {f"class {i}": {f"class {i}": 2, f"class {(i + 1) % classes}": 1} for i in range(classes)}
 
 
+def differing(count: int) -> list[dict[str, Any]]:
+    answers = (("a", "b"), ("b", "a"), ("b", "c"))
+    return [
+        {"image": i, "class": "a", "dense": answers[i % 3][0], "finetuned": answers[i % 3][1]}
+        for i in range(count)
+    ]
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), np.uint8)
+
 PLOTS: dict[str, Callable[[Path], None]] = {
     "curves": lambda path: plot_curves(
         {"baseline": history(4), "finetune": history(1)}, {"baseline": 3, "finetune": 0}, 143, path
@@ -108,18 +125,23 @@ PLOTS: dict[str, Callable[[Path], None]] = {
     "methods": lambda path: plot_methods(
         {name: point(i) for i, name in enumerate(METHODS)},
         {"dense": 0.98, "pruned": 0.97},
-        ("svd", point(9)),
+        ("svd", 0.99),
         143,
         path,
     ),
     "methods, one alone": lambda path: plot_methods(
-        {"svd": point(1)}, {"dense": 0.93, "pruned": 0.93}, ("svd", point(1)), 143, path
+        {"svd": point(1)}, {"dense": 0.93, "pruned": 0.93}, ("svd", 0.93), 143, path
     ),
     "errors": lambda path: plot_errors({name: units(name) for name in METHODS}, path),
     "errors, none factorised": lambda path: plot_errors({"none": units("none")}, path),
+    "spectra": lambda path: plot_spectra({name: units(name) for name in METHODS}, path),
+    "spectra, none factorised": lambda path: plot_spectra({"none": units("none")}, path),
     "ranks": lambda path: plot_ranks({name: units(name) for name in METHODS}, path),
     "confusion": lambda path: plot_confusion({model: confused(4) for model in ("dense", "svd")}, 12, path),
     "confusion, many classes": lambda path: plot_confusion({"dense": confused(120)}, 360, path),
+    "differences": lambda path: plot_differences(IMAGES, differing(11), "svd", path),
+    "differences, more than are shown": lambda path: plot_differences(IMAGES, differing(60), "svd", path),
+    "differences, none, grey": lambda path: plot_differences(IMAGES[:, :1], [], "svd", path),
     "scores": lambda path: plot_scores(
         {
             f"blocks.{i}.mlp": {
@@ -150,3 +172,18 @@ def test_a_plot_is_a_picture_and_the_same_bytes_again(name: str, tmp_path: Path)
         assert min(picture.size) >= 200
         assert len(picture.convert("RGB").getcolors(2**24) or []) > 3  # something is drawn
     assert list(first.parent.iterdir()) == [first]
+
+
+def test_a_deeper_model_makes_a_longer_picture_not_a_wider_one(tmp_path: Path) -> None:
+    sizes = []
+    for depth in (2, 36):
+        plot_ranks({name: units(name, depth) for name in METHODS}, tmp_path / "plot.png")
+        with Image.open(tmp_path / "plot.png") as picture:
+            sizes.append(picture.size)
+    (width, height), (deep_width, deep_height) = sizes
+    assert deep_width == width
+    assert deep_height - height >= 68 * 20  # pixels for the name of each further unit
+
+
+def test_every_method_has_a_colour_of_its_own() -> None:
+    assert len({colour(method) for method in METHOD_NAMES}) == len(METHOD_NAMES) <= len(COLOURS)

@@ -1,5 +1,6 @@
 """The MLflow ledger, on real sqlite stores."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -19,8 +20,10 @@ from vtp.tracking import (
     NAME_TAG,
     SETTINGS,
     Experiment,
-    compare_link,
+    Training,
+    charts_link,
     publish,
+    publish_running,
     table_link,
     tracking_uri,
 )
@@ -133,6 +136,8 @@ def test_a_run_holds_everything_of_its_experiment(root: Path) -> None:
     [
         ({"decomp": "none"}, "digits · vit-p4 · none · prune 0.3"),
         ({"decomp": "qr", "decompose.keep": 0.25, "prune.rate": 0}, "digits · vit-p4 · qr 0.25 · prune 0"),
+        ({"compress.keep": None}, "digits · vit-p4 · svd 0.5 · prune 0.3"),
+        ({"compress.keep": 0.25}, "digits · vit-p4 · svd · keep 0.25"),
     ],
 )
 def test_a_run_is_called_what_it_is(changes: dict[str, Any], title: str) -> None:
@@ -252,11 +257,83 @@ def test_the_links_name_experiment_and_runs(root: Path) -> None:
     experiment = client(root).get_experiment_by_name(EXPERIMENT)
     link = table_link(root, "http://127.0.0.1:5000")
     assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?")
-    shared = parse_qs(link.partition("?")[2])["viewStateShareKey"][0]
-    assert all(column in experiment.tags[f"mlflow.sharedViewState.{shared}"] for column in COLUMNS)
-    query = parse_qs(urlsplit(urlsplit(compare_link([SVD, QR], root, "http://x")).fragment).query)
-    bold, shy = (run.info.run_id for run in runs(root))
-    assert query == {"runs": [f'["{shy}", "{bold}"]'], "experiments": [f'["{experiment.experiment_id}"]']}
+    assert view(root, link)["selectedColumns"] == list(COLUMNS)
+
+
+def view(root: Path, link: str) -> dict[str, Any]:
+    """What the UI finds under the name in the link."""
+    key = parse_qs(link.partition("?")[2])["viewStateShareKey"][0]
+    tags = client(root).get_experiment_by_name(EXPERIMENT).tags
+    content: dict[str, Any] = json.loads(tags[f"mlflow.sharedViewState.{key}"])
+    return content
+
+
+def test_the_comparison_opens_on_accuracy_over_parameters_and_on_differences_alone(root: Path) -> None:
+    publish([SVD, QR], root)
+    link = charts_link(root, "http://x")
+    assert "compareRunsMode=CHART" in link
+    first, *_, last = view(root, link)["compareRunCharts"]
+    assert (first["type"], first["xaxis"]["key"], first["yaxis"]["key"]) == (
+        "SCATTER",
+        "parameters",
+        "validation_accuracy",
+    )
+    assert (last["type"], last["showDifferencesOnly"]) == ("DIFFERENCE", True)
+    sections = {section["uuid"] for section in view(root, link)["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in view(root, link)["compareRunCharts"]} <= sections
+
+
+def test_runs_of_one_method_have_one_colour(root: Path) -> None:
+    again = replace(SVD, name="odd-fish", params={**SVD.params, "decompose.keep": 0.25})
+    publish([SVD, QR, again], root)
+    colours = {named(run): run.data.tags["mlflow.runColor"] for run in runs(root)}
+    assert colours["shy-moth"] == colours["odd-fish"] != colours["bold-wren"]
+
+
+def test_a_run_has_the_times_of_its_trainings_where_they_are_known(root: Path) -> None:
+    publish([replace(SVD, span=(1_699_999_000.25, 1_699_999_500.5)), QR], root)
+    times = {named(run): (run.info.start_time, run.info.end_time) for run in runs(root)}
+    assert times == {
+        "shy-moth": (1_699_999_000_250, 1_699_999_500_500),
+        "bold-wren": (QR.time * 1000, QR.time * 1000),
+    }
+
+
+HISTORY = [{"epoch": 0, "validation_accuracy": 0.125}] + [
+    {"epoch": epoch, "loss": 2.0 / epoch, "validation_accuracy": 0.5} for epoch in (1, 2, 3)
+]
+RUNNING = Training("baseline-1a2b", "baseline", 1_700_000_200.5, SVD.params, HISTORY[:2])
+
+
+def running(root: Path) -> dict[str, list[tuple[int, float]]]:
+    """Name of each running run -> the points of its loss."""
+    ledger, experiment = client(root), client(root).get_experiment_by_name(EXPERIMENT)
+    found = ledger.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    return {
+        run.info.run_name: [(m.step, m.value) for m in ledger.get_metric_history(run.info.run_id, "baseline/loss")]
+        for run in found
+    }
+
+
+def test_a_training_under_way_has_a_run_with_each_epoch_once_until_it_ends(root: Path) -> None:
+    publish([SVD], root)
+    name = "running: baseline · digits · vit-p4 · svd 0.5 · prune 0.3"
+    publish_running([RUNNING], root)
+    assert running(root) == {name: [(1, 2.0)]}
+    for _ in range(2):
+        publish_running([replace(RUNNING, history=HISTORY)], root)
+        assert running(root) == {name: [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]}
+    publish_running([], root)
+    assert running(root) == {}
+    assert [named(run) for run in runs(root)] == ["shy-moth"]
+
+
+def test_two_trainings_at_once_have_a_run_each(root: Path) -> None:
+    other = replace(RUNNING, key="baseline-3c4d", params={**SVD.params, "prune.rate": 0.5})
+    publish_running([RUNNING, other], root)
+    assert len(running(root)) == 2
+    publish_running([other], root)
+    assert list(running(root)) == ["running: baseline · digits · vit-p4 · svd 0.5 · prune 0.5"]
 
 
 def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

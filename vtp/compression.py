@@ -24,7 +24,8 @@ from vtp.errors import UserError
 from vtp.lowrank.factorise import factorise_units
 from vtp.lowrank.report import UnitReport
 from vtp.lowrank.units import units
-from vtp.models.layers import replace_by_factors
+from vtp.measure import divergence
+from vtp.models.layers import check_shapes, replace_by_factors
 from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
 from vtp.report import markdown_table
@@ -116,7 +117,7 @@ def compress(
             layers that give the logits, are left alone.
         forward: called with the model and a batch, for models that want more than images.
         batch_size: images that run at once; memory grows with it.
-        seed: of the labels drawn from the model's predictions.
+        seed: of the random signs in the draws of the gradients.
 
     Raises UserError, one sentence, for a value that is not allowed, and a model or images that cannot be used.
     """
@@ -153,8 +154,8 @@ def compress(
         before = set(state)
         try:
             factors, reports = factorise_units(units(chosen, flows, plan), state, method, plan)
-        except UserError as error:  # which names the parameter of the pipeline
-            raise UserError(str(error).replace("params.yaml: decompose.", "compress: ")) from error
+        except UserError as error:
+            raise UserError(f"compress: {error}") from error
         _put_factors(small, factors)
         _copy_into(small, {name: tensor for name, tensor in state.items() if name not in before})
         with torch.no_grad():
@@ -186,14 +187,10 @@ def restore(model: M, path: Path | str) -> M:
         if not isinstance(modules.get(name), nn.Linear | nn.Conv2d):
             raise UserError(f"{path}: made from another model: {type(model).__name__} has no layer {name}")
     _put_factors(restored, factors)
-    expected = {name: tuple(tensor.shape) for name, tensor in _distinct(restored).items()}
-    for name in sorted(expected.keys() | tensors.keys()):
-        found = tuple(tensors[name].shape) if name in tensors else "missing"
-        if found != expected.get(name):
-            raise UserError(
-                f"{path}: made from another model: tensor {name} is {found}, but {type(model).__name__} wants it "
-                f"{expected.get(name, 'absent')}"
-            )
+    try:
+        check_shapes(_distinct(restored), tensors)
+    except UserError as error:
+        raise UserError(f"{path}: made from another model: {error}") from error
     _copy_into(restored, tensors)
     return restored
 
@@ -219,17 +216,6 @@ def _copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     state = _distinct(model)
     for name, tensor in tensors.items():
         state[name].copy_(tensor)
-
-
-def divergence(dense: Tensor, found: Tensor) -> tuple[float, float]:
-    """Return the mean KL divergence (nats) of predictions from those of the dense model, and how many agree.
-
-    Args:
-        dense, found: logits (N, classes).
-    """
-    expected, ours = dense.double().log_softmax(1), found.double().log_softmax(1)
-    agreement = (dense.argmax(1) == found.argmax(1)).double().mean()
-    return float((expected.exp() * (expected - ours)).sum(1).mean()), float(agreement)
 
 
 @contextmanager

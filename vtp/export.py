@@ -13,17 +13,21 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from vtp.data.dataset import Split
 from vtp.errors import UserError
 from vtp.files import replacing
+from vtp.inference import for_inference
 from vtp.models import Model
 
 INPUT, OUTPUT, CLASS_NAMES = "images", "probabilities", "class_names"
-OPSET = 18
+OPSET = 20
 TOLERANCE = 1e-4  # of log-probabilities, which are the logits but for a constant of each image
 BATCH = 250
+EXAMPLES = 10
 
 
 class Classifier(nn.Module):
@@ -44,7 +48,7 @@ def traced(model: Model) -> ExportedProgram:
     images = torch.zeros(2, spec.channels, spec.image_size, spec.image_size, dtype=torch.uint8)
     with _without_warnings():
         program = torch.export.export(
-            Classifier(model).eval(), (images,), dynamic_shapes={INPUT: {0: Dim("batch")}}
+            Classifier(for_inference(model)).eval(), (images,), dynamic_shapes={INPUT: {0: Dim("batch")}}
         )
     for node in program.graph.nodes:
         for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
@@ -79,6 +83,15 @@ def write_onnx(program: ExportedProgram, class_names: Sequence[str], path: Path)
     proto.metadata_props.add(key=CLASS_NAMES, value=json.dumps(list(class_names), ensure_ascii=False))
     with replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def write_examples(split: Split, folder: Path) -> None:
+    """Write the first image of each of the first EXAMPLES classes unaltered, as a PNG of the class's index."""
+    for label in range(EXAMPLES):
+        for image_CHW in split.images[split.labels == label][:1]:
+            pixels = image_CHW.permute(1, 2, 0).squeeze(2).numpy()  # grey has no axis of channels
+            with replacing(folder / f"{label}.png") as temporary:
+                Image.fromarray(pixels).save(temporary)
 
 
 def run_program(path: Path, images: Tensor) -> Tensor:

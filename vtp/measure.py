@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vtp.data.batches import eval_batches
 from vtp.data.dataset import Split
 from vtp.models import Model
 
@@ -12,11 +11,11 @@ EVAL_BATCH = 250
 
 
 @torch.no_grad()
-def logits(model: Model, split: Split) -> Tensor:
-    """Return the logits (N, classes) of every image of `split`, in order, on the model's device."""
+def logits(model: Model, images: Tensor) -> Tensor:
+    """Return the logits (N, classes) of images (N, C, H, W), uint8, in order, on the model's device."""
     was_training = model.training
     model.eval()
-    computed = torch.cat([model(images) for images, _ in eval_batches(split, EVAL_BATCH)])
+    computed = torch.cat([model(batch) for batch in images.split(EVAL_BATCH)])
     model.train(was_training)
     return computed
 
@@ -28,12 +27,23 @@ def accuracy(model: Model, split: Split) -> float:
 
 def accuracy_and_loss(model: Model, split: Split) -> tuple[float, float]:
     """Return the accuracy on `split` and the mean cross entropy of its labels, in nats."""
-    computed = logits(model, split)
+    computed = logits(model, split.images)
     right = (computed.argmax(1) == split.labels).double().mean()
     return float(right), float(F.cross_entropy(computed.double(), split.labels))
 
 
 def accuracy_by_class(model: Model, split: Split, class_names: tuple[str, ...]) -> dict[str, float]:
     """Return class name -> the fraction of its images in `split` that are recognised (its recall)."""
-    right = (logits(model, split).argmax(1) == split.labels).double()
+    right = (logits(model, split.images).argmax(1) == split.labels).double()
     return {name: float(right[split.labels == index].mean()) for index, name in enumerate(class_names)}
+
+
+def divergence(dense: Tensor, found: Tensor) -> tuple[float, float]:
+    """Return the mean KL divergence (nats) of predictions from those of the dense model, and how many agree.
+
+    Args:
+        dense, found: logits (N, classes).
+    """
+    expected, ours = dense.double().log_softmax(1), found.double().log_softmax(1)
+    agreement = (dense.argmax(1) == found.argmax(1)).double().mean()
+    return float((expected.exp() * (expected - ours)).sum(1).mean()), float(agreement)

@@ -1,6 +1,5 @@
 """What a model says of images: files of any kind and size, or pixels."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vtp.data.dataset import Resizing
 from vtp.data.sources.imagefolder import pixels
 from vtp.errors import UserError
-from vtp.models import Model, ModelSpec
-from vtp.params import DataParams
+from vtp.inference import for_inference
+from vtp.models import Model
 
 BATCH = 250
 
@@ -33,17 +33,17 @@ def predict(model: Model, images: Tensor) -> Tensor:
         low, high = float(images.min()), float(images.max())
         if low < 0 or 0 < high <= 1 or high > 255:
             raise UserError(f"the pixel values are from {low:g} to {high:g}, but must be from 0 to 255")
-    model.eval()
-    return torch.cat([model(batch).softmax(1) for batch in images.split(BATCH)])
+    fast = for_inference(model.eval())
+    return torch.cat([fast(batch).softmax(1) for batch in images.split(BATCH)])
 
 
-def read_image(path: Path, spec: ModelSpec, params: DataParams) -> Tensor:
-    """Return the image at `path`, of any size, as the model of `spec` wants it: (C, H, W), uint8.
+def read_image(path: Path, channels: int, resizing: Resizing) -> Tensor:
+    """Return the image at `path`, of any size, as a model wants it: (C, H, W), uint8.
 
     Args:
         path: of any kind of file that Pillow reads.
-        spec: of the model: the size and the channels, one for grey.
-        params: how images of another size are resized.
+        channels: of the model, one for grey.
+        resizing: how images come to the model's size.
 
     Raises UserError if there is no such file or it is no image.
     """
@@ -51,8 +51,13 @@ def read_image(path: Path, spec: ModelSpec, params: DataParams) -> Tensor:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    rgb = pixels(content, replace(params, image_size=spec.image_size), str(path))
-    if spec.channels == 1:
+    return decode(content, str(path), channels, resizing)
+
+
+def decode(content: bytes, where: str, channels: int, resizing: Resizing) -> Tensor:
+    """Return the image in a file's `content` as `read_image` does; raise UserError, which calls it `where`."""
+    rgb = pixels(content, resizing, where)
+    if channels == 1:
         return torch.from_numpy(np.array(Image.fromarray(rgb.transpose(1, 2, 0)).convert("L")))[None]
     return torch.from_numpy(rgb.copy())
 

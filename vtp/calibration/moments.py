@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vtp.calibration.watching import BATCH, input_rows, output_rows, unfolding, watched
 from vtp.models import Model, factorisable
@@ -74,7 +73,7 @@ def moments(model: Model, images: Tensor, seed: int) -> dict[str, Moments]:
     Args:
         model: on the device of `images`; it runs in evaluation mode.
         images: uint8 (N, C, H, W).
-        seed: of the labels.
+        seed: of the draws.
     """
     return moments_of(factorisable(model), model.eval(), images.split(BATCH), seed)
 
@@ -88,15 +87,15 @@ def moments_of(
 ) -> dict[str, Moments]:
     """Return layer -> what flows through it, on the CPU.
 
-    The loss whose gradients count is the cross entropy of labels drawn from the model's own predictions, by
-    `seed`: the mean of the gradients' products is then the Fisher information (K-FAC, arXiv:1503.05671; for
-    positions that share a weight, arXiv:1602.01407), which says how fast the predictions move away.
+    The gradients are those of `fisher_draws`, so that the mean of their products is the Fisher information of the
+    predictions (K-FAC, arXiv:1503.05671; for positions that share a weight, arXiv:1602.01407), which says how fast
+    they move away.
 
     Args:
         layers: each of which runs once in a forward pass.
         run: gives the logits (B, classes) of a batch, with the gradient's graph.
         batches: what `run` takes.
-        seed: of the labels.
+        seed: of the draws.
         dtype: in which the rows of a batch are multiplied; batches are summed in float64.
 
     Raises UserError where the model overwrites what a layer reads or gives: that is then no longer to be seen.
@@ -130,13 +129,25 @@ def _flowing(
     """Return a batch's logits, layer -> what it reads, and layer -> the gradient of what it gives."""
     with watched(layers) as seen:
         logits = run(batch)
-        drawn = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator)[:, 0]
-        loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+        loss = (logits * fisher_draws(logits.detach(), generator)).sum()
         seen.check_not_overwritten()
         outputs = [seen[name][1] for name in layers]
         by_output = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
         read = {name: seen[name][0] for name in layers}
     return logits.detach(), read, dict(zip(layers, by_output, strict=True))
+
+
+def fisher_draws(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a vector v for each image with E[v vᵀ] = diag(p) - p pᵀ, the Fisher information of its logits.
+
+    p are the probabilities of logits (B, classes), and v = √p ε - p (√p · ε) with random signs ε. The gradient of
+    a label drawn from p has the same second moment, but where a class is all but certain it is nearly always
+    nearly zero: few draws say little.
+    """
+    roots = logits.float().softmax(1).sqrt().cpu()
+    signed = roots * (2 * torch.randint(2, roots.shape, generator=generator) - 1)
+    draws = signed - roots.square() * signed.sum(1, keepdim=True)
+    return draws.to(logits)
 
 
 def save_moments(flows: Mapping[str, Moments], path: Path) -> None:

@@ -48,8 +48,3 @@ def batches(split: Split, batch_size: int, seed: int, epoch: int, augment: Augme
     for indices in order:
         chosen = indices.to(split.images.device)
         yield augment(split.images[chosen], generator), split.labels[chosen]
-
-
-def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """Yield every image once, in order and as it is, as (uint8 images, labels)."""
-    return zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)

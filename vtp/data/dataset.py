@@ -1,7 +1,8 @@
 """A data set in memory and as one file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,14 +27,33 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
 
+@dataclass(frozen=True)
+class Resizing:
+    """How images of any size become those of a data set: the keys of the section `data` that say so.
+
+    The defaults are what made the data of files that do not say it.
+    """
+
+    image_size: int
+    resize: int = 0
+    squash: bool = True
+    interpolation: str = "bilinear"
+
+    def plain(self) -> dict[str, Any]:
+        """Return what differs from the defaults, without `image_size`, which the images or the model tell."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+        return {field.name: found[field.name] for field in fields(self)[1:] if found[field.name] != field.default}
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three disjoint splits and the name of each class."""
+    """Three disjoint splits, the name of each class, and how the images came to their size, if that is known."""
 
     train: Split
     validation: Split
     test: Split
     class_names: tuple[str, ...]
+    resizing: Resizing | None = None
 
     @property
     def channels(self) -> int:
@@ -42,7 +62,7 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the same data set with its splits on `device`."""
-        return Dataset(self.train.to(device), self.validation.to(device), self.test.to(device), self.class_names)
+        return replace(self, **{name: getattr(self, name).to(device) for name in SPLITS})
 
     def digest(self) -> str:
         """Return the SHA-256 (hexadecimal) over all images, labels and class names."""
@@ -54,11 +74,13 @@ class Dataset:
 
 def save_dataset(dataset: Dataset, path: Path) -> None:
     """Write one sealed file; equal data sets give equal bytes."""
-    write_sealed(path, "dataset", {"class_names": dataset.class_names}, dataset._tensors())
+    resizing = {"resizing": plain} if dataset.resizing and (plain := dataset.resizing.plain()) else {}
+    write_sealed(path, "dataset", {"class_names": dataset.class_names} | resizing, dataset._tensors())
 
 
 def load_dataset(path: Path) -> Dataset:
     """Read what `save_dataset` wrote; raise UserError if the file is missing, altered or something else."""
     content, tensors = read_sealed(path, "dataset")
     splits = {name: Split(*(tensors[f"{name}.{part}"] for part in PARTS)) for name in SPLITS}
-    return Dataset(**splits, class_names=tuple(content["class_names"]))
+    resizing = Resizing(splits["train"].images.shape[-1], **content.get("resizing", {}))
+    return Dataset(**splits, class_names=tuple(content["class_names"]), resizing=resizing)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vtp.lowrank.knapsack import Floats, Table, solve
+from vtp.knapsack import Floats, Table, solve
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def uniform(units: Mapping[str, Choices], keep: float) -> Ranks:
     for name, unit in units.items():
         wanted = max(unit.least, share * unit.dense) + carried
         options = np.append(unit.costs, unit.dense)
-        best = int(np.abs(options - wanted).argmin())
+        nearest = options[np.abs(options - wanted).argmin()]
+        best = int(np.flatnonzero(options == nearest)[-1])  # time rises by steps: the highest rank of one
         ranks[name] = best + 1 if best < len(unit.costs) else None
         carried = wanted - options[best]
     return ranks

@@ -23,6 +23,7 @@ from vtp.lowrank.units import State, Unit, units
 from vtp.models import Model, factorisable, from_state
 from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
+from vtp.times import Times
 
 CURVE_POINTS = 33
 
@@ -35,7 +36,8 @@ class Decomposed:
         unit: whose matrix W it is.
         errors: ‖P W S - left·right‖_F² of the truncation to rank 0, 1, …, k.
         spectrum: the singular values of P W S.
-        left, right: all terms of the decomposition, (out, k) and (k, in) in float64, back from P W S to W.
+        left, right: the terms of the decomposition, (out, s) and (s, in) in float64, back from P W S to W, up to
+            the largest rank that saves multiply-accumulates.
         seconds: what the decomposition took.
     """
 
@@ -49,8 +51,11 @@ class Decomposed:
     @classmethod
     def of(cls, unit: Unit, matrix: Tensor, left: Tensor, right: Tensor, seconds: float) -> Self:
         """Keep what is needed of the decomposition left·right of P W S."""
-        spectrum = torch.linalg.svdvals(matrix)
-        return cls(unit, truncation_errors(left, right), spectrum, *unit.metric.undo(left, right), seconds)
+        errors, spectrum = truncation_errors(left, right), torch.linalg.svdvals(matrix)
+        saves = unit.costs(np.arange(1.0, len(errors)), "macs") < unit.dense_cost("macs")
+        most = int(np.count_nonzero(saves))
+        kept = unit.metric.undo(left[:, :most].clone(), right[:most].clone())
+        return cls(unit, errors, spectrum, *kept, seconds)
 
     def optimum_ratio(self, rank: int) -> float | None:
         """Return the error of the truncation over the least one at that rank; None where that is but rounding."""
@@ -65,16 +70,15 @@ class Decomposed:
         return tuple((errors[ranks] / errors[0].clamp_min(torch.finfo(errors.dtype).tiny)).sqrt().tolist())
 
     def choices(self, budget: str) -> Choices:
-        """Return the ranks that cost less than the dense unit, in `parameters` or in `macs`.
+        """Return the ranks that cost less than the dense unit, in `parameters`, `macs` or `latency`.
 
         In pivot form a rank may cost fewer parameters than the dense unit, but more MACs; those are left out.
         """
-        ranks = np.arange(1.0, len(self.right) + 1)
-        costs, dense = self.unit.costs(ranks, budget), self.unit.dense_cost(budget)
-        saves = (costs < dense) & (self.unit.costs(ranks, "macs") < self.unit.dense_cost("macs"))
-        errors = self.errors
+        costs = self.unit.costs(np.arange(1.0, len(self.right) + 1), budget)
+        dense, errors = self.unit.dense_cost(budget), self.errors
         scale = 1.0 if self.unit.metric.is_shared or errors[0] == 0 else errors[0]
-        return Choices(costs[saves], (errors[1:] / scale).numpy()[saves], dense)
+        saves = costs < dense
+        return Choices(costs[saves], (errors[1 : len(costs) + 1] / scale).numpy()[saves], dense)
 
     def truncate(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return balanced factors of Ŵ: (out, rank) and (rank, in), float64."""
@@ -93,7 +97,11 @@ def truncation_errors(left: Tensor, right: Tensor) -> Tensor:
 
 
 def factorise(
-    model: Model, method: str, params: DecomposeParams, flows: Mapping[str, Moments]
+    model: Model,
+    method: str,
+    params: DecomposeParams,
+    flows: Mapping[str, Moments],
+    times: Times | None = None,
 ) -> tuple[Model, list[UnitReport]]:
     """Return `model` with its units factorised by `method`, and a report of each unit.
 
@@ -103,21 +111,28 @@ def factorise(
         params: the budget and how it is spent. A unit for which factors would save nothing, or that the method
             cannot decompose, stays dense; the budget is that of the units that the method can take.
         flows: what flows through every factorisable layer.
+        times: what the layers cost in time, for the budget `latency`, of which `keep` is a part of the whole.
     """
     state = dict(model.state_dict())
-    factors, reports = factorise_units(units(factorisable(model), flows, params), state, method, params)
+    all_units = units(factorisable(model), flows, params, times)
+    whole = times.total if times and params.budget == "latency" else None
+    factors, reports = factorise_units(all_units, state, method, params, whole)
     return from_state(replace(model.spec, factors=factors), state), reports
 
 
 def factorise_units(
-    all_units: Mapping[str, Unit], state: State, method: str, params: DecomposeParams
+    all_units: Mapping[str, Unit],
+    state: State,
+    method: str,
+    params: DecomposeParams,
+    whole: float | None = None,
 ) -> tuple[dict[str, Factor], list[UnitReport]]:
     """Put factors in place of matrices in `state`; return what a spec says of them, and a report of each unit.
 
-    Takes and raises what `factorise` does.
+    Takes and raises what `factorise` does; `whole` is a cost of which `keep` is a part, None: that of the units.
     """
     decomposed, reasons = _decompose_all(all_units, method)
-    ranks = _ranks(decomposed, params)
+    ranks = _ranks(decomposed, params, whole)
     factors: dict[str, Factor] = {}
     reports = []
     for name, unit in all_units.items():
@@ -166,14 +181,17 @@ def _decompose_all(all_units: Mapping[str, Unit], method: str) -> tuple[dict[str
     return decomposed, reasons
 
 
-def _ranks(decomposed: Mapping[str, Decomposed], params: DecomposeParams) -> Ranks:
+def _ranks(decomposed: Mapping[str, Decomposed], params: DecomposeParams, whole: float | None) -> Ranks:
     choices = {name: entry.choices(params.budget) for name, entry in decomposed.items()}
     if not choices:
         return {}
-    least = sum(unit.least for unit in choices.values()) / sum(unit.dense for unit in choices.values())
+    dense, keep = sum(unit.dense for unit in choices.values()), params.keep
+    least = sum(unit.least for unit in choices.values()) / dense
+    if whole is not None:  # what the whole costs beside these units stays
+        keep, least = 1 - (1 - keep) * whole / dense, 1 - (1 - least) * dense / whole
     if params.keep < least:
         raise UserError(
-            f"params.yaml: decompose.keep is {params.keep:g}, but must be at least {least:.4f} for this model: "
+            f"keep is {params.keep:.4g}, but must be at least {least:.4f} for this model: "
             "each layer at rank 1, or dense where that saves nothing"
         )
-    return ALLOCATIONS[params.allocation](choices, params.keep)
+    return ALLOCATIONS[params.allocation](choices, keep)

@@ -14,54 +14,10 @@ The error of Ŵ in place of W is ‖P (W - Ŵ) S‖_F with
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from vtp.calibration.moments import Moments
-from vtp.calibration.watching import carried_directions
-
-UNSEEN = 1e-3
-"""What an output counts in directions in which no gradient was seen, as a part of the mean over all directions.
-
-It settles what a few calibration images leave open; its size matters little as long as it is small.
-"""
-
-
-class Root:
-    """The symmetric square root of a positive semi-definite matrix, and its pseudo-inverse.
-
-    Both are as large as the matrix and are made when they are asked for, until the root is released.
-
-    Args:
-        squares: the matrix (n, n), float64.
-        ridge: what is added to its diagonal.
-    """
-
-    def __init__(self, squares: Tensor, ridge: float = 0.0) -> None:
-        self._squares, self._ridge = squares, ridge
-        self._made: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def root(self) -> Tensor:
-        """The root, (n, n)."""
-        return self._make()[0]
-
-    @property
-    def inverse(self) -> Tensor:
-        """Its pseudo-inverse, (n, n)."""
-        return self._make()[1]
-
-    def release(self) -> None:
-        """Give back the memory of both."""
-        self._made = None
-
-    def _make(self) -> tuple[Tensor, Tensor]:
-        if self._made is None:
-            squares = self._squares
-            if self._ridge:
-                squares = squares + self._ridge * torch.eye(len(squares), dtype=squares.dtype)
-            self._made = square_root(squares)
-        return self._made
+from vtp.calibration.roots import Root, gradient_ridge
 
 
 @dataclass(frozen=True)
@@ -107,22 +63,7 @@ def metrics(kind: str, flows: Mapping[str, Moments]) -> dict[str, Metric]:
     roots = {key: Root(moments.covariance) for key, moments in inputs.items()}
     if kind == "activation":
         return {name: Metric(right=roots[id(flow.inputs)]) for name, flow in flows.items()}
-    return {name: Metric(_gradient_root(flow), roots[id(flow.inputs)], True) for name, flow in flows.items()}
-
-
-def _gradient_root(flow: Moments) -> Root:
-    gradients = flow.gradients
-    mean = float(gradients.diagonal().mean())
-    # A layer that moves no loss costs none however it is cut, yet is cut as well as can be.
-    unseen = UNSEEN * mean if mean > 0 else torch.finfo(gradients.dtype).tiny ** 0.5
-    return Root(gradients, unseen)
-
-
-def square_root(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the symmetric square root of a positive semi-definite matrix and that root's pseudo-inverse.
-
-    Directions in which nothing flows (`carried_directions`) are left out of both.
-    """
-    values, basis = carried_directions(covariance)
-    roots = values.sqrt()
-    return (basis * roots) @ basis.T, (basis / roots) @ basis.T
+    return {
+        name: Metric(Root(flow.gradients, gradient_ridge(flow)), roots[id(flow.inputs)], True)
+        for name, flow in flows.items()
+    }

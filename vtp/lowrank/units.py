@@ -11,12 +11,15 @@ import numpy as np
 from torch import Tensor, nn
 
 from vtp.calibration.moments import Moments
-from vtp.lowrank.knapsack import Floats
+from vtp.errors import UserError
+from vtp.knapsack import Floats
 from vtp.lowrank.metric import Metric, metrics
 from vtp.lowrank.pivots import pivot_form
 from vtp.lowrank.report import UnitReport
+from vtp.models import Model, factorisable
 from vtp.models.spec import Factor, Form
 from vtp.params import DecomposeParams
+from vtp.times import LayerTimes, Times
 
 State = dict[str, Tensor]
 
@@ -42,7 +45,7 @@ class Unit(ABC):
 
     @abstractmethod
     def costs(self, ranks: Floats, budget: str) -> Floats:
-        """Return what factors of these ranks cost, in `parameters` or in `macs` for one image."""
+        """Return what factors of these ranks cost, in `parameters`, `macs` for one image, or `latency` in ms."""
 
     @abstractmethod
     def dense_cost(self, budget: str) -> float:
@@ -66,6 +69,7 @@ class Layer(Unit):
 
     layer: nn.Linear | nn.Conv2d
     moments: Moments
+    times: LayerTimes | None = None
 
     @property
     def matrix(self) -> Tensor:
@@ -74,12 +78,16 @@ class Layer(Unit):
     def costs(self, ranks: Floats, budget: str) -> Floats:
         rows, columns = self.matrix.shape
         pair: Floats = ranks * (rows + columns)
+        if budget == "latency":
+            return self._measured.of(ranks)
         if budget == "macs":
             return pair * self.moments.positions
         not_stored = ranks**2 if self.form == "pivot" else 0.0
         return pair - not_stored + rows * self._gains_bias
 
     def dense_cost(self, budget: str) -> float:
+        if budget == "latency":
+            return self._measured.dense
         return float(self.layer.weight.numel() * (1 if budget == "parameters" else self.moments.positions))
 
     def write(self, state: State, left: Tensor, right: Tensor) -> dict[str, Factor]:
@@ -118,6 +126,12 @@ class Layer(Unit):
         )
 
     @property
+    def _measured(self) -> LayerTimes:
+        if self.times is None:
+            raise UserError("budget is latency, but no batch was timed: calibrate.batch must be above 0")
+        return self.times
+
+    @property
     def _gains_bias(self) -> bool:
         return self.metric.moves_mean and self.layer.bias is None
 
@@ -127,11 +141,31 @@ class Layer(Unit):
 
 
 def units(
-    layers: Mapping[str, nn.Linear | nn.Conv2d], flows: Mapping[str, Moments], params: DecomposeParams
+    layers: Mapping[str, nn.Linear | nn.Conv2d],
+    flows: Mapping[str, Moments],
+    params: DecomposeParams,
+    times: Times | None = None,
 ) -> dict[str, Unit]:
     """Return name -> unit for everything that factors may replace, given layers by their names."""
     of_layer, form = metrics(params.metric, flows), form_of(params)
-    return {name: Layer(name, of_layer[name], form, layer, flows[name]) for name, layer in layers.items()}
+    measured = times.layers if times else {}
+    return {
+        name: Layer(name, of_layer[name], form, layer, flows[name], measured.get(name))
+        for name, layer in layers.items()
+    }
+
+
+def dense_cost(model: Model, flows: Mapping[str, Moments], budget: str) -> float:
+    """Return what the factorisable layers of `model` cost, in `parameters` or in `macs` for one image.
+
+    The flows may be those of a slimmer model: as many rows come by.
+    """
+    return float(
+        sum(
+            layer.weight.numel() * (1 if budget == "parameters" else flows[name].positions)
+            for name, layer in factorisable(model).items()
+        )
+    )
 
 
 def form_of(params: DecomposeParams) -> Form:

@@ -6,7 +6,7 @@ A new family is a folder and a line in `vtp.models.FAMILIES`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -15,6 +15,27 @@ from vtp.models.spec import ModelSpec
 
 State = dict[str, Tensor]
 Masks = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Dims inside a block that one layer makes and one layer reads, so that they can go from both.
+
+    Attributes:
+        site: its name among masks.
+        maker: the layer whose outputs they are.
+        reader: the layer that reads them.
+        heads: the dims of each head, side by side; one number where there are no heads.
+        read_as: `columns`: nothing but products of dims lies between, and they meet the reader's columns, so that
+            any basis of them will do; `rows`: so it is, and they are multiplied with the reader's outputs, as
+            queries with keys; `activations`: an activation lies between, so that dims cannot be mixed.
+    """
+
+    site: str
+    maker: str
+    reader: str
+    heads: tuple[int, ...]
+    read_as: Literal["columns", "rows", "activations"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,8 @@ class Family:
         spec: the class of its specs.
         module: the class of its modules, made from a spec.
         slim: the surgery: takes a spec, its state, which it changes, and masks; returns the spec of what is left.
+            Masks are of sites of scores, or of inner dims.
+        inner: the inner dims of a spec.
     """
 
     params: type[Any]
@@ -35,6 +58,7 @@ class Family:
     spec: type[ModelSpec]
     module: type[Model]
     slim: Callable[[Any, State, Masks], ModelSpec]
+    inner: Callable[[Any], list[Inner]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,13 +159,17 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
     Raises UserError naming the first tensor that is missing, left over, or of another shape.
     """
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in sorted(expected.keys() | state.keys()):
+    check_shapes(model.state_dict(), state)
+    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+
+
+def check_shapes(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise UserError naming the first tensor of `state` that is missing, left over, or of another shape."""
+    for name in sorted(wanted.keys() | state.keys()):
         found = tuple(state[name].shape) if name in state else "missing"
-        allowed = tuple(expected[name]) if name in expected else "absent"
+        allowed = tuple(wanted[name].shape) if name in wanted else "absent"
         if found != allowed:
             raise UserError(f"tensor {name} is {found}, but the model wants it {allowed}")
-    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
 
 
 def replace_by_factors(model: nn.Module, factors: Mapping[str, Factor]) -> None:

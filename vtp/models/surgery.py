@@ -16,8 +16,12 @@ def keep_columns(state: State, name: str, index: Tensor) -> None:
     state[name] = state[name][:, index]
 
 
-def fold(state: State, name: str, score: Tensor, axis: int) -> None:
-    """Multiply the named weight by scores of its dtype along `axis`: the exact product, rounded once."""
+def fold(state: State, name: str, score: Tensor | None, axis: int) -> None:
+    """Multiply the named weight by scores of its dtype along `axis`, if there are any: the exact product, rounded
+    once.
+    """
+    if score is None:
+        return
     shape = [1] * state[name].ndim
     shape[axis] = -1
     state[name] = state[name] * score.view(shape)

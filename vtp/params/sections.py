@@ -83,6 +83,15 @@ class SparsifyParams:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class CompressParams:
+    """Section `compress`: one budget for prune and decompose together."""
+
+    keep: float | None = Field(
+        gt=0, le=1, description="of the dense layers' cost: what dims and ranks keep together"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PruneParams:
     """Section `prune`: removal of scored dimensions."""
 
@@ -102,6 +111,7 @@ class CalibrateParams:
     """Section `calibrate`: what flows through the slim model's layers."""
 
     images: int = Field(ge=1, description="training images, without labels, for moments and gradients")
+    batch: int = Field(ge=0, description="images that are timed for decompose.budget latency; 0: none")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -109,7 +119,9 @@ class DecomposeParams:
     """Section `decompose`: low-rank factors in place of weights."""
 
     keep: float = Field(gt=0, le=1, description="fraction of the factorisable layers' cost that factors may use")
-    budget: Literal["parameters", "macs"] = Field(description="what keep counts")
+    budget: Literal["parameters", "macs", "latency"] = Field(
+        description="what keep counts; latency is that of the whole model"
+    )
     allocation: Literal["uniform", "global"] = Field(
         description="each layer alike, or ranks where they remove most error"
     )
@@ -161,6 +173,7 @@ class Params:
     training: TrainingParams
     baseline: BaselineParams
     sparsify: SparsifyParams
+    compress: CompressParams
     prune: PruneParams
     calibrate: CalibrateParams
     decompose: DecomposeParams

@@ -8,7 +8,9 @@ model they are given as it is.
 
 from vtp.models import FAMILIES, Model, from_state
 from vtp.models.family import Masks
+from vtp.prune.budget import Shared, shared
 from vtp.prune.correction import corrected
+from vtp.prune.inner import InnerReport, Narrowing, weights
 from vtp.prune.masks import MINIMUM, Cut, choose_cut, keep_masks, masked
 from vtp.scores import scores
 
@@ -29,4 +31,18 @@ def slim(model: Model, masks: Masks) -> Model:
     return from_state(spec, state)
 
 
-__all__ = ["MINIMUM", "Cut", "Masks", "choose_cut", "corrected", "keep_masks", "masked", "slim"]
+__all__ = [
+    "MINIMUM",
+    "Cut",
+    "InnerReport",
+    "Masks",
+    "Narrowing",
+    "Shared",
+    "choose_cut",
+    "corrected",
+    "keep_masks",
+    "masked",
+    "shared",
+    "slim",
+    "weights",
+]

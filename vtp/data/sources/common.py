@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from vtp.data.dataset import Split
+from vtp.data.dataset import Resizing, Split
 from vtp.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return Split(split.images[~part], split.labels[~part]), Split(split.images[part], split.labels[part])
 
 
-def resized_shape(height: int, width: int, params: "DataParams") -> tuple[int, int]:
+def resized_shape(height: int, width: int, params: "DataParams | Resizing") -> tuple[int, int]:
     """Return the height and width, pixels, to which an image is resized before its centre is cropped.
 
     The longer side is rounded down, as torchvision's and timm's transforms do.
@@ -78,7 +78,7 @@ def resized_shape(height: int, width: int, params: "DataParams") -> tuple[int, i
     return size * height // shorter, size * width // shorter
 
 
-def crop_offset(side: int, params: "DataParams") -> int:
+def crop_offset(side: int, params: "DataParams | Resizing") -> int:
     """Return where on a side of so many pixels the centre begins that is kept; halves go to the even pixel."""
     return round((side - params.image_size) / 2)
 

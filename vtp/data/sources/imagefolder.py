@@ -12,7 +12,7 @@ import torch
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from vtp.data.dataset import Dataset, Split
+from vtp.data.dataset import Dataset, Resizing, Split
 from vtp.data.sources.archives import FOLDERS, KINDS, VALIDATION, FileTree, open_tree
 from vtp.data.sources.common import check_sha256, crop_offset, local_path, resized_shape, split_off
 from vtp.errors import UserError
@@ -35,7 +35,7 @@ UPRIGHT: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
-INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
 # Of each folder: of each class: the parts of a file's name below the root -> its whole name in the source.
 Layout = dict[str, dict[str, dict[tuple[str, ...], str]]]
@@ -137,7 +137,7 @@ def _decoded(tree: FileTree, layout: Layout, params: "DataParams", path: Path) -
     return {folder: Split(torch.from_numpy(images[folder]), labels[folder]) for folder in layout}
 
 
-def pixels(content: bytes, params: "DataParams", where: str) -> npt.NDArray[np.uint8]:
+def pixels(content: bytes, params: "DataParams | Resizing", where: str) -> npt.NDArray[np.uint8]:
     """Return the image in a file's `content` as (3, image_size, image_size), RGB, upright, as `params` say.
 
     Raises UserError, which calls the file `where`, if it is no image.

@@ -189,10 +189,17 @@ class VisionTransformer(Model):
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Patches, projected, after the prefix tokens, plus positions: (B, N, D)."""
-        size, count = self.spec.patch_size, images_BCHW.shape[0]
-        pixels = self.normalised(images_BCHW)
-        patches = pixels.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # B C rows p columns p
-        tokens = [self.embedding(patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))]
+        return self.placed(self.embedding(self.patches(self.normalised(images_BCHW))))
+
+    def patches(self, pixels_BCHW: Tensor) -> Tensor:
+        """The pixels of each patch, by row, column and channel: (B, patches, C · patch_size²)."""
+        size = self.spec.patch_size
+        patches: Tensor = pixels_BCHW.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # B C rows p columns p
+        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+    def placed(self, patches_BND: Tensor) -> Tensor:
+        """Projected patches after the prefix tokens, plus positions: (B, N, D)."""
+        tokens, count = [patches_BND], patches_BND.shape[0]
         if self.registers is not None:
             tokens.insert(0, self.registers.to(tokens[0].dtype).expand(count, -1, -1))
         if self.class_token is not None:
@@ -204,13 +211,14 @@ class VisionTransformer(Model):
 
         Nothing else is read after it: the logits are the same.
         """
-        is_last = index == len(self.blocks) - 1
-        return self.blocks[index](x_BND, queries=self._read() if is_last else None)  # type: ignore[no-any-return]
+        return self.blocks[index](x_BND, queries=self.queries(index))  # type: ignore[no-any-return]
 
-    def _read(self) -> int | None:
-        """Return how many tokens, from the first on, the head reads; None: all."""
+    def queries(self, index: int) -> int | None:
+        """Return how many tokens, from the first on, are read of what block `index` gives; None: all."""
         pool = self.spec.pool
-        return None if "patches" in pool else 2 if "distillation" in pool else 1
+        if index < len(self.spec.blocks) - 1 or "patches" in pool:
+            return None
+        return 2 if "distillation" in pool else 1
 
     def classify(self, x_BND: Tensor) -> Tensor:
         """Logits of the pooled tokens."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vtp.models.family import Masks, State
+from vtp.models.family import Inner, Masks, State
 from vtp.models.surgery import fold, keep_columns, keep_rows
 from vtp.models.vit.spec import BlockSpec, HeadSpec, ViTSpec
 
@@ -23,11 +23,29 @@ def slim(spec: ViTSpec, state: State, masks: Masks) -> ViTSpec:
             inputs = _slim_input(state, mlp, (f"{mlp}.up",), masks[f"{mlp}.input"], block.mlp_inputs)
             block = replace(block, mlp_inputs=inputs)
         if f"{attention}.inner" in masks:
-            block = replace(block, heads=_slim_attention(state, attention, block, masks[f"{attention}.inner"]))
+            keep = masks[f"{attention}.inner"]
+            block = replace(block, heads=_slim_attention(state, attention, block, keep, keep))
+        if f"{attention}.query_key" in masks:
+            keep_qk, keep_v = masks[f"{attention}.query_key"], masks[f"{attention}.value"]
+            block = replace(block, heads=_slim_attention(state, attention, block, keep_qk, keep_v))
         if f"{mlp}.hidden" in masks:
             block = replace(block, hidden=_slim_mlp(state, mlp, masks[f"{mlp}.hidden"]))
         blocks.append(block)
     return replace(spec, scored=(), blocks=tuple(blocks))
+
+
+def inner(spec: ViTSpec) -> list[Inner]:
+    """Return the dims between queries and keys, between values and output, and of the MLP, of each block."""
+    found = []
+    for index, block in enumerate(spec.blocks):
+        attention, mlp = f"blocks.{index}.attention", f"blocks.{index}.mlp"
+        dims_qk, dims_v = (tuple(getattr(head, part) for head in block.heads) for part in ("qk", "v"))
+        found += [
+            Inner(f"{attention}.query_key", f"{attention}.query", f"{attention}.key", dims_qk, "rows"),
+            Inner(f"{attention}.value", f"{attention}.value", f"{attention}.output", dims_v, "columns"),
+            Inner(f"{mlp}.hidden", f"{mlp}.up", f"{mlp}.down", (block.hidden,), "activations"),
+        ]
+    return found
 
 
 def _slim_input(state: State, name: str, readers: tuple[str, ...], keep: Tensor, inputs: int | None) -> int | None:
@@ -47,31 +65,36 @@ def _slim_input(state: State, name: str, readers: tuple[str, ...], keep: Tensor,
     return len(index)
 
 
-def _slim_attention(state: State, name: str, block: BlockSpec, keep: Tensor) -> tuple[HeadSpec, ...]:
-    """Slim q, k, v and output; return the heads that are left.
+def _slim_attention(
+    state: State, name: str, block: BlockSpec, keep_qk: Tensor, keep_v: Tensor
+) -> tuple[HeadSpec, ...]:
+    """Slim q and k, v and output; return the heads that are left.
 
-    One score scales a dim of q, of k and of v. Each head keeps its own dims, a head without any vanishes, and
-    heads are put in order of size, so that those of equal size are neighbours and share one batched product.
+    One score, if there is any, scales a dim of q, of k and of v. Each head keeps its own dims, one without values
+    vanishes, and heads are put in order of size, so that those of equal size are neighbours and share one batched
+    product.
     """
-    score = state.pop(f"{name}.inner.score")
-    dims_by_head = torch.arange(len(keep)).split([head.v for head in block.heads])
-    kept = sorted((dims[keep[dims]] for dims in dims_by_head), key=len)
-    kept = [dims for dims in kept if len(dims)]
-    index = torch.cat(kept).to(score.device)
-    for part in ("query", "key", "value"):
+    score = state.pop(f"{name}.inner.score", None)
+    dims_qk = torch.arange(len(keep_qk)).split([head.qk for head in block.heads])
+    dims_v = torch.arange(len(keep_v)).split([head.v for head in block.heads])
+    kept = [(qk[keep_qk[qk]], v[keep_v[v]]) for qk, v in zip(dims_qk, dims_v, strict=True)]
+    kept = sorted(((qk, v) for qk, v in kept if len(v)), key=lambda head: (len(head[1]), len(head[0])))
+    device = state[f"{name}.query.weight"].device
+    index_qk, index_v = (torch.cat(parts).to(device) for parts in zip(*kept, strict=True))
+    for part, index in (("query", index_qk), ("key", index_qk), ("value", index_v)):
         fold(state, f"{name}.{part}.weight", score, axis=0)
         keep_rows(state, (f"{name}.{part}.weight",), index)
     if f"{name}.query.bias" in state:
         fold(state, f"{name}.query.bias", score, axis=0)
-        keep_rows(state, (f"{name}.query.bias",), index)
-    keep_columns(state, f"{name}.output.weight", index)
-    return tuple(HeadSpec(len(dims), len(dims)) for dims in kept)
+        keep_rows(state, (f"{name}.query.bias",), index_qk)
+    keep_columns(state, f"{name}.output.weight", index_v)
+    return tuple(HeadSpec(len(qk), len(v)) for qk, v in kept)
 
 
 def _slim_mlp(state: State, name: str, keep: Tensor) -> int:
     """Slim both layers; the scores stand after the GELU, so they go into the second. Return the dims left."""
-    score = state.pop(f"{name}.hidden.score")
-    index = keep.nonzero().flatten().to(score.device)
+    score = state.pop(f"{name}.hidden.score", None)
+    index = keep.nonzero().flatten().to(state[f"{name}.up.weight"].device)
     fold(state, f"{name}.down.weight", score, axis=1)
     keep_columns(state, f"{name}.down.weight", index)
     keep_rows(state, (f"{name}.up.weight", f"{name}.up.bias"), index)

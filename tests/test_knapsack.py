@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from vtp.lowrank.knapsack import Floats, Table, relaxation, solve
+from vtp.knapsack import Floats, Table, relaxation, solve
 
 # Few values, so that ties are common; and errors too small to count beside others, until those are gone.
 COSTS = st.integers(0, 12).map(float)

@@ -1,0 +1,103 @@
+"""The tables of `benchmarks.frontier`, and the statistics in them."""
+
+import statistics
+from dataclasses import dataclass
+
+import scipy.stats
+from torch import Tensor
+
+from benchmarks.trained_models import spread
+from vtp.report import markdown_table
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A model of one method, budget and seed.
+
+    Attributes:
+        parameters, macs, time: over those of the dense model.
+        in_budget: whether it has the parameters asked for.
+        seconds: of CPU.
+        divergence, accuracy, tuned: of each image, (N,), float64; the last is the accuracy after fine-tuning.
+    """
+
+    parameters: float
+    macs: float
+    time: float
+    in_budget: bool
+    seconds: float
+    divergence: Tensor
+    accuracy: Tensor
+    tuned: Tensor
+
+
+MEASURES = ("divergence", "accuracy", "tuned")
+COSTS = ("parameters", "macs", "time", "seconds")
+Found = dict[str, list[Result]]
+
+
+def table(found: Found) -> str:
+    """Return the rows of one budget."""
+    first, rows = next(iter(found.values())), []
+    for name, entries in found.items():
+        if not entries:
+            rows.append((name, "cannot", *[""] * 11))
+            continue
+        cells, standings = [], list[tuple[str, str]]()
+        for measure in MEASURES:
+            values = [float(getattr(each, measure).mean()) for each in entries]
+            differences = paired(first, entries, measure)
+            cells += [spread(values), "" if entries is first else interval(differences)]
+            standings.append((standing(differences, measure), measure))
+        of, of_ours = costs(entries), costs(first)
+        more = [label for key, label in (("macs", "MACs"), ("time", "time")) if of_ours[key] > of[key]]
+        off = "" if all(each.in_budget for each in entries) else " (off)"
+        sizes = (f"{of['parameters']:.3f}{off}", f"{of['macs']:.3f}", f"{of['time']:.2f}", f"{of['seconds']:.1f}")
+        rows.append((name, *cells, *sizes, str(len(entries)), "" if entries is first else said(standings, more)))
+    header = ("method", "divergence", "ours - its", "accuracy", "ours - its", "fine-tuned", "ours - its")
+    return markdown_table((*header, "parameters", "MACs", "time", "seconds", "n", "ours is"), rows)
+
+
+def paired(first: list[Result], others: list[Result], measure: str) -> list[float]:
+    """Return the differences by seed; of one seed, by image."""
+    pairs = zip(first, others, strict=True)
+    differences = [getattr(one, measure) - getattr(other, measure) for one, other in pairs]
+    if len(differences) == 1:
+        return [float(value) for value in differences[0]]
+    return [float(each.mean()) for each in differences]
+
+
+def bounds(differences: list[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % interval by Student's t."""
+    mean, count = statistics.mean(differences), len(differences)
+    half = float(scipy.stats.t.ppf(0.975, count - 1)) * statistics.stdev(differences) / count**0.5
+    return mean, mean - half, mean + half
+
+
+def interval(differences: list[float]) -> str:
+    """Return both as text."""
+    mean, low, high = bounds(differences)
+    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def standing(differences: list[float], measure: str) -> str:
+    """Return `ahead`, `level` or `BEHIND`: where the interval of ours minus the other's lies."""
+    _, low, high = bounds(differences)
+    if measure == "divergence":
+        low, high = -high, -low
+    return "ahead" if low > 0 else "BEHIND" if high < 0 else "level"
+
+
+def costs(entries: list[Result]) -> dict[str, float]:
+    """Return the mean of each of COSTS."""
+    return {key: statistics.mean(getattr(each, key) for each in entries) for key in COSTS}
+
+
+def said(standings: list[tuple[str, str]], more: list[str]) -> str:
+    """Return in which measures ours is not ahead, or that it is in all, and of which costs it has more."""
+    parts = []
+    for verdict in ("BEHIND", "level"):
+        measures = [measure for found, measure in standings if found == verdict]
+        parts += [f"{verdict}: {', '.join(measures)}"] if measures else []
+    parts = parts or ["ahead"]
+    return "; ".join(parts + ([f"more {' and '.join(more)}"] if more else []))

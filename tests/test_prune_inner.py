@@ -1,0 +1,155 @@
+"""Inner dims that go by what they do to the loss: exact bases, least losses, one budget."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.models import SEEDS, both, random_images, random_model, small_spec, specs
+from tests.trained import PARAMS, digits, divergence, scored
+from tests.trained import dense as trained
+from vtp.calibration.moments import Moments, moments
+from vtp.calibration.roots import gradient_ridge
+from vtp.lowrank import factorise
+from vtp.models import ModelSpec
+from vtp.prune import Narrowing, corrected, keep_masks, shared, slim, weights
+from vtp.prune.budget import loss_by_ranks
+from vtp.scores import scores
+from vtp.sealed import digest
+
+
+def ridged(flow: Moments) -> Tensor:
+    return flow.gradients + gradient_ridge(flow) * torch.eye(len(flow.gradients), dtype=torch.float64)
+
+
+@both
+@settings(max_examples=15)
+@given(st.data(), SEEDS)
+def test_with_all_dims_the_logits_are_the_same(family: str, data: st.DataObject, seed: int) -> None:
+    model = random_model(replace(data.draw(specs(family)), scored=()), seed)
+    images = random_images(model.spec, 20)
+    before = digest(model.state_dict(), {})
+    whole, reports = Narrowing.of(model, moments(model, images, 0)).to(1.0)
+    assert weights(whole) == weights(model)
+    assert all(report.kept == report.dims and report.predicted_loss == 0 for report in reports)
+    with torch.no_grad():
+        torch.testing.assert_close(whole(images), model(images), rtol=1e-6, atol=1e-6)
+    assert digest(model.state_dict(), {}) == before
+
+
+@both
+@settings(max_examples=15)
+@given(st.floats(0.05, 1), SEEDS)
+def test_the_budget_holds_and_less_of_it_loses_more(family: str, keep: float, seed: int) -> None:
+    model = random_model(small_spec(family), seed)
+    flows = moments(model, random_images(model.spec, 40), 0)
+    cut, reports = Narrowing.of(model, flows).to(keep)
+    fewer, more_lost = Narrowing.of(model, flows).to(keep / 2)
+    smallest = weights(Narrowing.of(model, flows).to(1e-9)[0])
+    assert weights(cut) <= max(keep * weights(model), smallest)
+    assert weights(fewer) <= weights(cut)
+    assert sum(each.predicted_loss for each in more_lost) >= sum(each.predicted_loss for each in reports) - 1e-12
+    assert all(report.kept >= report.heads for report in reports)
+    if family == "vit":
+        for block in cut.spec.blocks:  # type: ignore[attr-defined]
+            assert len(set(block.heads)) == 1
+
+
+@settings(max_examples=10)
+@given(st.floats(0.3, 0.9), SEEDS)
+def test_of_values_the_loss_is_that_of_the_least_error_before_the_output(keep: float, seed: int) -> None:
+    model = random_model(small_spec("vit"), seed)
+    flows = moments(model, random_images(model.spec, 200), 0)
+    cut, reports = Narrowing.of(model, flows).to(keep)
+    flow = flows["blocks.0.attention.output"]
+    report = next(each for each in reports if each.site == "blocks.0.attention.value")
+    rank, least, found = report.kept // 3, 0.0, 0.0
+    value, output = (model.state_dict()[f"blocks.0.attention.{part}.weight"] for part in ("value", "output"))
+    new_value, new_output = (cut.state_dict()[f"blocks.0.attention.{part}.weight"] for part in ("value", "output"))
+    for head in range(3):
+        whole, small = slice(6 * head, 6 * head + 6), slice(rank * head, rank * head + rank)
+        pair = new_output[:, small] @ new_value[small]
+        kept = torch.linalg.pinv(output[:, whole]) @ pair @ torch.linalg.pinv(value[whole])
+        lost = torch.eye(6, dtype=torch.float64) - kept
+        gradients = output[:, whole].T @ ridged(flow) @ output[:, whole]
+        covariance = flow.inputs.covariance[whole, whole]
+        found += float((gradients @ lost @ covariance @ lost.T).trace())
+        roots = [torch.linalg.cholesky(each) for each in (gradients, covariance)]
+        least += float(torch.linalg.svdvals(roots[0].T @ roots[1])[rank:].square().sum())
+    assert found / 2 == pytest.approx(report.predicted_loss, rel=1e-2, abs=1e-9)
+    assert least / 2 == pytest.approx(report.predicted_loss, rel=1e-2, abs=1e-9)
+
+
+@both
+@settings(max_examples=10)
+@given(st.floats(0.2, 0.9), SEEDS)
+def test_behind_an_activation_the_loss_is_what_the_other_dims_cannot_make_up_for(
+    family: str, keep: float, seed: int
+) -> None:
+    model = random_model(small_spec(family), seed)
+    flows = moments(model, random_images(model.spec, 300), 0)
+    cut, reports = Narrowing.of(model, flows).to(keep)
+    maker, reader, site = {
+        "vit": ("blocks.0.mlp.up", "blocks.0.mlp.down", "blocks.0.mlp.hidden"),
+        "resnet18": ("blocks.0.conv1", "blocks.0.conv2", "blocks.0.inner"),
+    }[family]
+    flow, weight = flows[reader], model.state_dict()[f"{reader}.weight"]
+    before, after = (each.state_dict()[f"{maker}.weight"].flatten(1) for each in (model, cut))
+    stays = (before[:, None] == after[None]).all(2).any(1).repeat_interleave(weight[0, 0].numel())
+    covariance = flow.inputs.covariance + 1e-6 * flow.inputs.covariance.diagonal().mean() * torch.eye(len(stays))
+    inside, between = covariance[stays][:, stays], covariance[stays][:, ~stays]
+    left = covariance[~stays][:, ~stays] - between.T @ torch.linalg.solve(inside, between)
+    gone = weight.flatten(1)[:, ~stays]
+    report = next(each for each in reports if each.site == site)
+    assert report.kept == len(after)
+    assert report.predicted_loss == pytest.approx(float((gone.T @ ridged(flow) @ gone * left).sum()) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("keep", "part"), [(0.6, 0.5), (0.3, 0.2)])
+def test_a_trained_model_loses_far_less_than_by_learned_scores(keep: float, part: float) -> None:
+    images, validation = digits().train.images[:512], digits().validation.images
+    by_loss = Narrowing.of(trained(), moments(trained(), images, 0)).to(keep)[0]
+    by_scores = slim(scored(), keep_masks(scores(scored()), 0.0))
+    rate = 0.0
+    while weights(by_scores) > keep * weights(trained()):
+        rate += 0.02
+        by_scores = slim(scored(), keep_masks(scores(scored()), rate))
+    lost = divergence(trained(), corrected(by_loss, trained(), images), validation)
+    assert lost < part * divergence(scored(), corrected(by_scores, scored(), images), validation)
+
+
+def test_a_spec_without_queries_bias_and_one_with_it_keep_their_logits() -> None:
+    for query_bias in (False, True):
+        spec: ModelSpec = small_spec("vit", query_bias=query_bias)
+        model = random_model(spec, 0)
+        images = random_images(spec, 30)
+        whole = Narrowing.of(model, moments(model, images, 0)).to(1.0)[0]
+        with torch.no_grad():
+            torch.testing.assert_close(whole(images), model(images), rtol=1e-7, atol=1e-7)
+
+
+@both
+@settings(max_examples=10)
+@given(st.floats(0.3, 0.9), SEEDS)
+def test_what_ranks_will_lose_is_what_factorising_then_says(family: str, keep: float, seed: int) -> None:
+    model = random_model(small_spec(family), seed)
+    flows = moments(model, random_images(model.spec, 100), 0)
+    plan = replace(
+        PARAMS.decompose, keep=keep, form="pivot", metric="loss", allocation="global", budget="parameters"
+    )
+    units = factorise(model, "svd", plan, flows)[1]
+    expected = sum(unit.predicted_loss or 0.0 for unit in units)
+    assert loss_by_ranks(model, flows, keep * weights(model)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_dims_take_the_share_that_is_expected_to_lose_least() -> None:
+    images = digits().train.images[:512]
+    found = shared(trained(), trained(), images, 0.33 * weights(trained()), 0)
+    lost = {share: sum(parts) for share, parts in found.predicted.items()}
+    assert lost[found.share] == min(lost.values())
+    assert lost[0.0] > 2 * lost[found.share]
+    target = weights(trained()) * 0.33**found.share
+    assert 0.9 * target < weights(found.model) <= target

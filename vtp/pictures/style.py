@@ -1,0 +1,23 @@
+"""What all pictures share: labels, and how a picture is written."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vtp.files import replacing
+
+MARKERS = "osD^v<>pP*"
+MAP = "cividis"  # from dark to bright, the same to the colour-blind
+
+
+def label(axes: Axes, title: str, x: str, y: str) -> None:
+    """Name the axes and what they show, over a faint grid."""
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG, whole or not at all; equal figures give equal bytes."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
