@@ -11,6 +11,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.brancher import switch
 from dvc.scm import SCMError
+from dvc_data.index import DataIndexDirError
 
 from stages.paths import LOCK, METRICS, PARAMS, history_path, model_path
 from stages.timings import flat, span, timings_path, training_times
@@ -123,6 +124,8 @@ def _read(repo: Repo, root: Path, revision: str, name: str) -> Experiment:
             )
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is neither there nor in the cache") from error
+        except DataIndexDirError as error:  # the list of a folder's files
+            raise UserError("a folder that its stages wrote is neither there nor in the cache") from error
         except (DvcException, OSError, ValueError) as error:
             raise UserError(_line(error)) from error
 

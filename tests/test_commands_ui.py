@@ -66,7 +66,7 @@ def started(project: Path) -> Iterator[tuple[psutil.Popen, int, str]]:
 
 def test_ui_serves_the_ledger_until_ctrl_c_and_leaves_no_process(started: tuple[psutil.Popen, int, str]) -> None:
     process, group, address = started
-    said = list(iter(process.stdout.readline, "serving until Ctrl-C\n"))
+    said = list(iter(lambda: process.stdout.readline() or pytest.fail("ui has ended"), "serving until Ctrl-C\n"))
     assert [address in line for line in said] == [False, True, True]  # how many are new, and two links
     assert in_group(group)
     with urllib.request.urlopen(f"{address}/") as page:
