@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from stages.paths import model_path, repository_root
 from vtp.files import read_json, write_json, write_text
+from vtp.inference import for_inference
 from vtp.latency import latency, peak_memory
 from vtp.models import Model
 from vtp.params import Params
@@ -63,7 +64,7 @@ def span(root: Path, times: Mapping[str, tuple[float, float]]) -> tuple[float, f
 
 
 def write_timings(models: Mapping[str, tuple[str, Model]], params: Params) -> None:
-    """Measure latency, memory and file size of each model; write and print them.
+    """Measure latency and memory of each model, in its inference form, and file size; write and print them.
 
     Args:
         models: step -> the stage that wrote the model, and the model; the last is the fine-tuned one.
@@ -77,7 +78,7 @@ def write_timings(models: Mapping[str, tuple[str, Model]], params: Params) -> No
         "models": {
             step: {
                 "bytes": model_path(stage).stat().st_size,
-                "batches": {str(size): _measured(model, size) for size in BATCHES},
+                "batches": {str(size): _measured(for_inference(model), size) for size in BATCHES},
             }
             for step, (stage, model) in tqdm(models.items(), "timing", disable=None)
         },

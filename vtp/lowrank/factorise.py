@@ -163,7 +163,7 @@ def _decompose_all(all_units: Mapping[str, Unit], method: str) -> tuple[dict[str
     decomposed, reasons = {}, {}
     to_come = Counter(root for unit in all_units.values() for root in unit.metric.roots)
     names = list(all_units)
-    some = 2 * torch.get_num_threads()
+    some = torch.get_num_threads()
     for start in tqdm(range(0, len(names), some), "decomposing", disable=None):
         matrices = {
             name: all_units[name].metric.apply(all_units[name].matrix) for name in names[start : start + some]
