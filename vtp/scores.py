@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vtp.models import Model, build, from_state
 from vtp.models.layers import ImportanceScore
+from vtp.numerics import sqrt
 
 
 def with_scores(model: Model, kinds: tuple[str, ...]) -> Model:
@@ -68,5 +69,5 @@ class L1:
         group = next(group for group in optimizer.param_groups if any(p is score for p in group["params"]))
         state = optimizer.state[score]
         unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
-        threshold = group["lr"] * self.rate / (unbiased.sqrt() + group["eps"])
+        threshold = group["lr"] * self.rate / (sqrt(unbiased) + group["eps"])
         score.copy_(score.sign() * (score.abs() - threshold).clamp_min(0))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vtp.calibration.watching import BATCH, input_rows, output_rows, unfolding, watched
 from vtp.models import Model, factorisable
+from vtp.numerics import sqrt
 from vtp.sealed import read_sealed, write_sealed
 
 
@@ -144,7 +145,7 @@ def fisher_draws(logits: Tensor, generator: torch.Generator) -> Tensor:
     a label drawn from p has the same second moment, but where a class is all but certain it is nearly always
     nearly zero: few draws say little.
     """
-    roots = logits.float().softmax(1).sqrt().cpu()
+    roots = sqrt(logits.float().softmax(1)).cpu()
     signed = roots * (2 * torch.randint(2, roots.shape, generator=generator) - 1)
     draws = signed - roots.square() * signed.sum(1, keepdim=True)
     return draws.to(logits)

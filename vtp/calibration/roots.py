@@ -5,6 +5,7 @@ from torch import Tensor
 
 from vtp.calibration.moments import Moments
 from vtp.calibration.watching import carried_directions
+from vtp.numerics import sqrt
 
 UNSEEN = 1e-3
 """What an output counts in directions in which no gradient was seen, as a part of the mean over all directions.
@@ -63,5 +64,5 @@ def square_root(covariance: Tensor) -> tuple[Tensor, Tensor]:
     Directions in which nothing flows (`carried_directions`) are left out of both.
     """
     values, basis = carried_directions(covariance)
-    roots = values.sqrt()
+    roots = sqrt(values)
     return (basis * roots) @ basis.T, (basis / roots) @ basis.T

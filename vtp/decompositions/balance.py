@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from vtp.decompositions.base import column_signs
+from vtp.numerics import sqrt
 
 
 def balance(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,7 +17,7 @@ def balance(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     Q_left, R_left = torch.linalg.qr(left)
     Q_right, R_right = torch.linalg.qr(right.T)
     U, Sigma, V = torch.linalg.svd(R_left @ R_right.T)
-    scale = Sigma.sqrt()
+    scale = sqrt(Sigma)
     balanced = Q_left @ (U * scale)
     signs = torch.from_numpy(column_signs(balanced.numpy()))
     return balanced * signs, (signs * scale)[:, None] * (V @ Q_right.T)

@@ -1,5 +1,6 @@
 """What every decomposition has in common: the record, its truncation and its error bound."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -78,7 +79,7 @@ class Decomposition(ABC):
         left, right = self.factors
         dropped = left[:, rank:]
         row_sums = (dropped.T @ dropped).abs().sum(dim=1)
-        return float(row_sums.max().sqrt() * right[rank:].norm()) if len(row_sums) else 0.0
+        return math.sqrt(float(row_sums.max())) * float(right[rank:].norm()) if len(row_sums) else 0.0
 
     def _check(self, rank: int) -> None:
         largest = min(self.shape)

@@ -17,6 +17,7 @@ from vtp.decompositions.base import (
     leading,
     numerical_rank,
 )
+from vtp.numerics import sqrt
 
 OVERSAMPLING = 10
 POWER_ITERATIONS = 2
@@ -36,7 +37,7 @@ class SingularTriplets(Decomposition):
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor]:
         U, Sigma, V = self.triplets
-        size, scale = min(len(U), V.shape[1]), Sigma.sqrt()
+        size, scale = min(len(U), V.shape[1]), sqrt(Sigma)
         return leading(U * scale, size), leading(V.T * scale, size).T
 
     def bound(self, rank: int) -> float:

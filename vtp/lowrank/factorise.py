@@ -3,6 +3,7 @@
 A method approximates P W S, where P and S belong to the metric; what is minimised is the error in that metric.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from vtp.lowrank.report import UnitReport
 from vtp.lowrank.units import State, Unit, units
 from vtp.models import Model, factorisable, from_state
 from vtp.models.spec import Factor
+from vtp.numerics import sqrt
 from vtp.params import DecomposeParams
 from vtp.times import Times
 
@@ -61,13 +63,13 @@ class Decomposed:
         """Return the error of the truncation over the least one at that rank; None where that is but rounding."""
         if numerical_rank(self.spectrum.numpy(), tuple(self.unit.matrix.shape)) <= rank:
             return None
-        return float(self.errors[rank].sqrt()) / float(self.spectrum[rank:].norm())
+        return math.sqrt(float(self.errors[rank])) / float(self.spectrum[rank:].norm())
 
     def curve(self) -> tuple[float, ...]:
         """Return the relative error at `CURVE_POINTS` ranks, evenly from 0 to k."""
         errors = self.errors
         ranks = torch.linspace(0, len(errors) - 1, CURVE_POINTS).round().long()
-        return tuple((errors[ranks] / errors[0].clamp_min(torch.finfo(errors.dtype).tiny)).sqrt().tolist())
+        return tuple(sqrt(errors[ranks] / errors[0].clamp_min(torch.finfo(errors.dtype).tiny)).tolist())
 
     def choices(self, budget: str) -> Choices:
         """Return the ranks that cost less than the dense unit, in `parameters`, `macs` or `latency`.

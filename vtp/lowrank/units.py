@@ -18,6 +18,7 @@ from vtp.lowrank.pivots import pivot_form
 from vtp.lowrank.report import UnitReport
 from vtp.models import Model, factorisable
 from vtp.models.spec import Factor, Form
+from vtp.numerics import sqrt
 from vtp.params import DecomposeParams
 from vtp.times import LayerTimes, Times
 
@@ -137,7 +138,7 @@ class Layer(Unit):
 
     def _output_norm(self, weight: Tensor) -> Tensor:
         """Return the root mean square of the outputs W x about their mean, summed over the outputs."""
-        return ((weight @ self.moments.inputs.covariance) * weight).sum().clamp_min(0).sqrt()
+        return sqrt(((weight @ self.moments.inputs.covariance) * weight).sum().clamp_min(0))
 
 
 def units(

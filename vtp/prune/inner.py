@@ -23,6 +23,7 @@ from vtp.calibration.roots import gradient_ridge, square_root
 from vtp.knapsack import Table, solve
 from vtp.models import FAMILIES, Model, ModelSpec, factorisable, from_state
 from vtp.models.family import Inner, State
+from vtp.numerics import sqrt
 
 RIDGE = 1e-6  # of the mean, on the diagonal of a moment that is inverted: rounding, and dims that nothing moves
 STEPS = 128  # in which dims behind an activation go
@@ -142,7 +143,7 @@ def _rotate(state: State, inner: Inner, head: slice, flows: Mapping[str, Moments
         squares = maker[head] @ flow.inputs.covariance @ maker[head].T + torch.outer(mean, mean)
     (left_root, left_inverse), (right_root, right_inverse) = (_root(each) for each in (gradients, squares))
     U, Sigma, V = torch.linalg.svd(left_root @ right_root)
-    scale = Sigma.clamp_min(torch.finfo(Sigma.dtype).tiny).sqrt()
+    scale = sqrt(Sigma.clamp_min(torch.finfo(Sigma.dtype).tiny))
     make, read = scale[:, None] * (V @ right_inverse), left_inverse @ (U * scale)  # read · make is the identity
     state[f"{inner.maker}.weight"][head] = (make @ maker[head]).to(state[f"{inner.maker}.weight"])
     if bias is not None:

@@ -36,7 +36,8 @@ def fetch_cifar(params: "DataParams", seed: int, root: Path) -> Dataset:
     _check_official(source, archive)
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(archive) as content:
-            content.extractall(folder, filter="data")
+            content.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none
+            content.extractall(folder)
         train, class_names = _read(source, folder, params, train=True)
         test, _ = _read(source, folder, params, train=False)
     train, validation = split_off(train, params.validation_fraction, seed)
