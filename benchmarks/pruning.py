@@ -28,7 +28,7 @@ from vtp.cost import macs, parameters
 from vtp.data.dataset import Dataset, Split, load_dataset
 from vtp.measure import accuracy
 from vtp.models import Model, from_state
-from vtp.models.vit.module import Attention
+from vtp.models.vit.block import Attention
 from vtp.models.vit.spec import HeadSpec
 from vtp.params import Params, load_params
 from vtp.prune import choose_cut, corrected, slim

@@ -1,6 +1,7 @@
 """What the tests share: a clone of this project, and ways to run its stages there."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,3 +88,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that run pipelines first: whichever starts last decides how long two workers take."""
     slow = ("test_pipeline.py", "test_stages.py", "test_commands.py")
     items.sort(key=lambda item: item.path.name not in slow)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow without experiments: it takes seconds to make one."""
+    from tests.tracking import client
+    from vtp.tracking import SETTINGS
+
+    os.environ.update(SETTINGS)
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client(path.parent).search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for the experiments that a test publishes."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_database, tmp_path)
+    return tmp_path

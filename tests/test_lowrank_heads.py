@@ -10,7 +10,7 @@ from vtp.calibration.moments import moments
 from vtp.cost import macs, parameters
 from vtp.lowrank import factorise
 from vtp.models import Model, from_state
-from vtp.models.vit.module import Attention
+from vtp.models.vit.block import Attention
 from vtp.models.vit.spec import BlockSpec, HeadSpec, ViTSpec
 from vtp.prune import masked, slim
 from vtp.scores import scores, with_scores

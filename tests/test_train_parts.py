@@ -20,7 +20,7 @@ from vtp.devices import choose_device
 from vtp.errors import UserError
 from vtp.measure import accuracy
 from vtp.models import Model, build
-from vtp.models.vit.module import StochasticDepth
+from vtp.models.vit.block import StochasticDepth
 from vtp.scores import L1, scores
 from vtp.training.average import Average
 from vtp.training.loop import learning_rate, loss_of, make_optimizer, train, train_epoch

@@ -4,11 +4,12 @@ A layer that reads something else than it did before is fitted anew, by least sq
 that from what it reads now it makes what it made in the model before. No labels are used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtp.calibration.watching import BATCH, carried_directions, input_rows, output_rows, watched
 from vtp.models import Model, from_state
@@ -66,14 +67,33 @@ def _fit(
     """Return what the layer `name` of block `index` lacks, given what the block reads and the layer is to give."""
     layer = model.get_submodule(name)
     total: Sums | None = None
-    with watched({name: layer}) as seen:
+    with watched({name: layer}) as seen, _left_after(layer):
         for x, target in zip(batches, wanted, strict=True):
-            model.run_block(index, x)
+            with suppress(_Reached):
+                model.run_block(index, x)
             inputs, outputs = seen[name]
             part = Sums.of(input_rows(layer, inputs).double(), output_rows(layer, target - outputs).double())
             total = part if total is None else total + part
     assert total is not None
     return least_squares(total, with_shift=layer.bias is not None)
+
+
+class _Reached(Exception):
+    """The layer has been called; what follows it in the block need not run."""
+
+
+@contextmanager
+def _left_after(layer: nn.Module) -> Iterator[None]:
+    """Leave every forward pass by `_Reached` as soon as `layer` has given its output."""
+
+    def leave(*_: object) -> None:
+        raise _Reached
+
+    hook = layer.register_forward_hook(leave)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @dataclass

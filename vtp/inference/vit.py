@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtp.inference.layers import Together, factors_of, linear, scaled, sequence
-from vtp.models.vit.module import Attention, Block, VisionTransformer
+from vtp.models.vit.block import Attention, Block
+from vtp.models.vit.module import VisionTransformer
 
 
 class FusedAttention(nn.Module):
