@@ -1,7 +1,8 @@
 """A model as files that need nothing of this project: ONNX, and a program of torch.export.
 
 Both take raw pixels, uint8 (B, C, H, W) of any B, and give probabilities (B, classes); both hold the class names.
-Equal models give equal bytes: what says where in which file of code a step came from is left out.
+Equal models give equal bytes: what says where in which file of code a step came from, or for which device PyTorch
+was built, is left out.
 """
 
 import io
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.torch_version import TorchVersion
 
 from vtp.data.dataset import Split
 from vtp.errors import UserError
@@ -59,7 +61,7 @@ def traced(model: Model) -> ExportedProgram:
 def write_program(program: ExportedProgram, class_names: Sequence[str], path: Path) -> None:
     """Write what `traced` gave for `torch.export.load(path).module()`; class names are an extra file in it."""
     content = io.BytesIO()  # in a file, its name would be part of the bytes
-    with _without_warnings():
+    with _without_warnings(), _without_build():
         torch.export.save(program, content, extra_files={CLASS_NAMES: json.dumps(list(class_names))})
     with replacing(path) as temporary:
         temporary.write_bytes(content.getvalue())
@@ -67,7 +69,7 @@ def write_program(program: ExportedProgram, class_names: Sequence[str], path: Pa
 
 def write_onnx(program: ExportedProgram, class_names: Sequence[str], path: Path) -> None:
     """Write what `traced` gave as ONNX; its metadata have the class names, as a JSON list."""
-    with _without_warnings():
+    with _without_warnings(), _without_build():
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -144,6 +146,17 @@ def _strip(proto: Any) -> None:
     for item in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del item.metadata_props[:]
         item.doc_string = ""
+
+
+@contextmanager
+def _without_build() -> Iterator[None]:
+    """Let files name PyTorch's release as 2.13.0 instead of 2.13.0+cpu or 2.13.0+cu130."""
+    version = torch.__version__
+    torch.__version__ = TorchVersion(version.partition("+")[0])
+    try:
+        yield
+    finally:
+        torch.__version__ = version
 
 
 @contextmanager
