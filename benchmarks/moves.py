@@ -33,7 +33,7 @@ from vtp.cost import macs, parameters
 from vtp.data.dataset import Dataset, load_dataset
 from vtp.lowrank import corrected, factorise
 from vtp.models import Model, from_state
-from vtp.params import Params, load_params
+from vtp.params import DecomposeParams, Params, load_params
 from vtp.prune import Narrowing, shared, weights
 from vtp.prune import corrected as writers_corrected
 from vtp.report import markdown_table
@@ -102,7 +102,11 @@ def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> Iterat
     for form in ("pair", "pivot"):
         model, seconds = timed(lambda form=form: factorised(dense, params, flows, keep, form), calibrated)
         yield form, model, seconds
-    yield "pivot, corrected", *timed(lambda: corrected(model, dense, images), seconds)
+    plan = plan_of(params, keep, "pivot")
+    yield (
+        "pivot, corrected",
+        *timed(lambda: corrected(model, dense, dense, images, params.decomp, plan, flows), seconds),
+    )
     yield "dims", *timed(lambda: cut(dense, flows, images, keep), calibrated)
     mixed, seconds = timed(lambda: dims_then_ranks(dense, params, images, keep), 0.0)
     yield "dims, then ranks, corrected", mixed, seconds
@@ -114,7 +118,8 @@ def dims_then_ranks(dense: Model, params: Params, images: Tensor, keep: float, f
     slim = shared(dense, dense, images, keep * weights(dense), params.seed).model
     flows = moments(slim, images, params.seed)
     left = min(1.0, keep * weights(dense) / weights(slim))
-    return corrected(factorised(slim, params, flows, left, form), slim, images)
+    made = factorised(slim, params, flows, left, form)
+    return corrected(made, slim, dense, images, params.decomp, plan_of(params, left, form), flows)
 
 
 def cut(dense: Model, flows: dict[str, Moments], images: Tensor, keep: float) -> Model:
@@ -124,8 +129,12 @@ def cut(dense: Model, flows: dict[str, Moments], images: Tensor, keep: float) ->
 
 def factorised(dense: Model, params: Params, flows: dict[str, Moments], keep: float, form: str) -> Model:
     """Return the model in that form, by the method of params.yaml."""
-    plan = replace(params.decompose, keep=keep, form=cast(Any, form))
-    return factorise(dense, params.decomp, plan, flows)[0].eval()
+    return factorise(dense, params.decomp, plan_of(params, keep, form), flows)[0].eval()
+
+
+def plan_of(params: Params, keep: float, form: str) -> DecomposeParams:
+    """Return the section `decompose` with that budget and form."""
+    return replace(params.decompose, keep=keep, form=cast(Any, form))
 
 
 def recovered(model: Model, teacher: Model, images: Tensor, seed: int, steps: int = 300) -> Model:

@@ -41,7 +41,8 @@ def main() -> None:
     slim, factorised = slim.to(device), factorised.to(device)
     images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
     if plan.correction == "least_squares":
-        factorised = corrected(factorised, slim, images)
+        reference = load_model("sparsify", dataset, device)
+        factorised = corrected(factorised, slim, reference, images, method, plan, flows)
     stage = f"decompose/{method}"
     save(factorised, model_path(stage), dataset.class_names, dataset.resizing)
     entries = [asdict(unit) for unit in units]

@@ -108,6 +108,30 @@ def test_too_few_images_change_no_weight_of_more_inputs(family: str, count: int)
         assert torch.equal(fitted.state_dict()[last], cut.state_dict()[last])
 
 
+def sums_of(x: torch.Tensor, y: torch.Tensor, with_origin: bool = False) -> Sums:
+    """Those of rows (rows, in) and (rows, out), added in two parts."""
+    sums = Sums.none(x[0] if with_origin else torch.zeros_like(x[0]), y[0])
+    for part in (slice(None, 7), slice(7, None)):
+        sums.add(x[part], y[part])
+    return sums
+
+
+@given(seed=st.integers(0, 2**32), with_origin=st.booleans())
+@settings(max_examples=25)
+def test_sums_of_what_a_layer_lacks_and_of_what_a_factor_makes(seed: int, with_origin: bool) -> None:
+    """They are those of the rows y - W x - b and R x, made without the rows."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y, weight, bias, right = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((20, 6), (20, 4), (4, 6), (4,), (3, 6))
+    )
+    found = sums_of(x, y, with_origin).missing(weight, bias).through(right)
+    wanted = Sums.none(right @ x[0] * with_origin, y[0])
+    wanted.add(x @ right.T, y - x @ weight.T - bias)
+    for name, value in vars(wanted).items():
+        torch.testing.assert_close(getattr(found, name), value, rtol=1e-9, atol=1e-9)
+
+
 @given(seed=st.integers(0, 2**32), regressors=st.integers(5, 30), factor=st.floats(1.3, 5))
 @settings(max_examples=25)
 def test_noise_alone_is_hardly_fitted(seed: int, regressors: int, factor: float) -> None:
@@ -116,7 +140,7 @@ def test_noise_alone_is_hardly_fitted(seed: int, regressors: int, factor: float)
     rows, outputs = int(factor * regressors) + 2, 200
     x = torch.randn(rows, regressors, generator=generator, dtype=torch.float64)
     r = torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
-    change, _ = least_squares(Sums.of(x, r), with_shift=False)
+    change, _ = least_squares(sums_of(x, r), with_shift=False)
     plain = torch.linalg.lstsq(x, r).solution.T
     assert change.square().sum() < 0.5 * plain.square().sum()
 
@@ -130,7 +154,7 @@ def test_what_is_linear_is_found(seed: int, with_shift: bool) -> None:
     wanted = torch.randn(4, 8, generator=generator, dtype=torch.float64)
     wanted[:, 5] = 0
     r = x @ wanted.T + 2 * with_shift
-    change, shift = least_squares(Sums.of(x, r), with_shift)
+    change, shift = least_squares(sums_of(x, r, with_shift), with_shift)
     torch.testing.assert_close(change, wanted, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
         shift, torch.full((4,), 2.0 * with_shift, dtype=torch.float64), rtol=1e-6, atol=1e-6

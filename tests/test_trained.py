@@ -42,11 +42,13 @@ def test_the_correction_brings_the_predictions_back_on_images_never_seen(rate: f
     assert after < 0.7 * before
 
 
+@pytest.mark.parametrize("method", ["svd", "qr_full", "qr_pivoted", "cod", "lu", "cholesky"])
 @pytest.mark.parametrize("keep", [0.2, 0.4])
-def test_refitted_factors_come_nearer_to_the_predictions_on_images_never_seen(keep: float) -> None:
-    images = digits().train.images[:500]
+def test_refitted_factors_come_nearer_to_the_predictions_on_images_never_seen(keep: float, method: str) -> None:
+    images = digits().train.images[:1200]
     flows = moments(dense(), images, 0)
-    cut = factorise(dense(), "svd", replace(PARAMS.decompose, keep=keep), flows)[0]
-    fitted = refitted(cut, dense(), images)
+    params = replace(PARAMS.decompose, keep=keep)
+    cut = factorise(dense(), method, params, flows)[0]
+    fitted = refitted(cut, dense(), dense(), images, method, params, flows)
     before, after = (divergence(dense(), each, digits().test.images) for each in (cut, fitted))
-    assert after < 0.97 * before
+    assert after < 0.8 * before

@@ -1,40 +1,81 @@
-"""After factorising, refit the left factor and the bias of each layer, in closed form and without training.
+"""After factorising, factorise each layer again for what it reads by then, in closed form and without training.
 
-Layers before it were factorised too, so a layer reads something else than its factors were made for. With the
-right factor as it is, the left one is fitted so that the layer makes of that what it made in the model before.
+Layers before it have factors, too, so a layer reads something else than its own were made for. It is fitted anew,
+by least squares, to what is made in the model before compression, and the fit gets factors of the same rank.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import torch
 from torch import Tensor, nn
 
-from vtp.calibration.refitting import refitted
-from vtp.lowrank.pivots import pivot_form
+from vtp.calibration.moments import Moments
+from vtp.calibration.refitting import Sums, least_squares, refitted
+from vtp.calibration.roots import Root
+from vtp.decompositions import Decomposition, balance, decompose_all
+from vtp.lowrank.metric import metrics
+from vtp.lowrank.units import stored
 from vtp.models import Model
-from vtp.models.layers import PivotMix
+from vtp.models.layers import LowRankConv2d, LowRankLinear, fill
+from vtp.params import DecomposeParams
 
 
-def corrected(model: Model, reference: Model, images: Tensor) -> Model:
-    """Return `model` with its left factors and their biases refitted to the outputs of the layers of `reference`.
+def corrected(
+    model: Model,
+    slim: Model,
+    reference: Model,
+    images: Tensor,
+    method: str,
+    params: DecomposeParams,
+    flows: Mapping[str, Moments],
+) -> Model:
+    """Return `model` with other factors of the same ranks.
 
     Args:
         model: the factorised model.
-        reference: the model that was factorised, on the same device.
+        slim: the model that was factorised.
+        reference: the model that was pruned to it, or `slim` itself; all three are on one device. What writes to
+            the residual stream is fitted to its layers; the others, which may have fewer dims than there, or other
+            ones, to those of `slim` as they answer to what `reference` has in its residual stream.
         images: uint8 (N, C, H, W), on that device.
+        method, params, flows: by which it was factorised.
     """
-    return refitted(model, reference, images, {f"{name}.left": name for name in model.spec.factors}, _change)
+    measures = metrics(params.metric, flows)
+
+    def change(result: Model, name: str, sums: Sums) -> None:
+        dense, pair = slim.get_submodule(name), result.get_submodule(name)
+        assert isinstance(dense, nn.Linear | nn.Conv2d)
+        assert isinstance(pair, LowRankLinear | LowRankConv2d)
+        factor, weight = model.spec.factors[name], dense.weight.flatten(1).double().cpu()
+        bias = sums.y.new_zeros(len(weight)) if dense.bias is None else dense.bias.double().cpu()
+        weight = weight + least_squares(sums.missing(weight, bias), factor.bias)[0]
+        measure = measures[name]
+        if measure.right is not None:
+            measure = replace(measure, right=Root(sums.inputs(factor.bias).covariance))
+        outcome = decompose_all({name: measure.apply(weight)}, method)[name].outcome
+        found = [_factors_of(pair)]
+        if isinstance(outcome, Decomposition):
+            found.append(balance(*measure.undo(*outcome.truncate(factor.rank))))
+        tried = [_refitted_left(factors, sums, factor.bias) for factors in found]
+        left, right, bias = min(tried, key=lambda each: float(measure.apply(weight - each[0] @ each[1]).norm()))
+        state = stored(factor.form, left, right, dense.weight)
+        fill(pair, state | ({"left.bias": bias.to(dense.weight)} if factor.bias else {}))
+
+    sources = {name: reference if name.split(".", 2)[2] in model.writers else slim for name in model.spec.factors}
+    return refitted(model, reference, images, sources, change)
 
 
-def _change(model: Model, name: str, change: Tensor, shift: Tensor) -> None:
-    layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear | nn.Conv2d | PivotMix)
-    left = layer.weight.flatten(1).double() + change
-    if isinstance(layer, PivotMix):  # whose pivots are rows of the product, which are others now
-        right = model.get_submodule(f"{name.removesuffix('left')}right").weight
-        assert isinstance(right, Tensor)
-        pivots, mix, order = pivot_form(left.cpu(), right.flatten(1).double().cpu())
-        right.copy_(pivots.view_as(right))
-        layer.mix.copy_(mix)
-        layer.order.copy_(order)
-    else:
-        layer.weight.copy_(left.view_as(layer.weight))
-    if layer.bias is not None:
-        layer.bias.add_(shift)
+def _factors_of(pair: LowRankLinear | LowRankConv2d) -> tuple[Tensor, Tensor]:
+    """Return the left (out, rank) and right factor (rank, in) that a pair has, in float64 on the CPU."""
+    left, right = (cast(Tensor, factor.weight).flatten(1).double().cpu() for factor in (pair.left, pair.right))
+    return left, right
+
+
+def _refitted_left(factors: tuple[Tensor, Tensor], sums: Sums, with_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return left, right and a bias (out), all but the right one fitted to what the layer is to give."""
+    left, right = factors
+    missing = sums.missing(left @ right, torch.zeros_like(sums.y)).through(right)
+    change, bias = least_squares(missing, with_bias)
+    return left + change, right, bias

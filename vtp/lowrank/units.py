@@ -25,6 +25,18 @@ from vtp.times import LayerTimes, Times
 State = dict[str, Tensor]
 
 
+def stored(form: Form, left: Tensor, right: Tensor, weight: Tensor) -> State:
+    """Return what a module stores of left (out, rank) and right (rank, in), in the dtype of the weight before."""
+    if form == "pivot":
+        pivots, mix, order = pivot_form(left, right)
+        made = {"left.mix": mix.to(weight), "left.order": order.to(weight.device)}
+        return made | {"right.weight": pivots.reshape(-1, *weight.shape[1:]).to(weight)}
+    return {
+        "left.weight": left.reshape(*left.shape, *[1] * (weight.ndim - 2)).to(weight),
+        "right.weight": right.reshape(-1, *weight.shape[1:]).to(weight),
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Unit(ABC):
     """A matrix of the model that a pair of factors may replace.
@@ -93,14 +105,7 @@ class Layer(Unit):
 
     def write(self, state: State, left: Tensor, right: Tensor) -> dict[str, Factor]:
         weight, bias = state.pop(f"{self.name}.weight"), state.pop(f"{self.name}.bias", None)
-        if self.form == "pivot":
-            pivots, mix, order = pivot_form(left, right)
-            state[f"{self.name}.left.mix"] = mix.to(weight)
-            state[f"{self.name}.left.order"] = order.to(weight.device)
-            state[f"{self.name}.right.weight"] = pivots.reshape(-1, *weight.shape[1:]).to(weight)
-        else:
-            state[f"{self.name}.left.weight"] = left.reshape(*left.shape, *[1] * (weight.ndim - 2)).to(weight)
-            state[f"{self.name}.right.weight"] = right.reshape(-1, *weight.shape[1:]).to(weight)
+        state |= {f"{self.name}.{part}": tensor for part, tensor in stored(self.form, left, right, weight).items()}
         if self.metric.moves_mean:
             shift = (self.matrix - left @ right) @ self.moments.inputs.mean
             bias = shift if bias is None else shift + bias.double().cpu()

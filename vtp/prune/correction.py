@@ -6,7 +6,7 @@ the inputs that are left, as the slim model computes them, it makes what it made
 
 from torch import Tensor, nn
 
-from vtp.calibration.refitting import refitted
+from vtp.calibration.refitting import Sums, least_squares, refitted
 from vtp.models import Model
 
 
@@ -19,12 +19,15 @@ def corrected(model: Model, reference: Model, images: Tensor) -> Model:
         images: uint8 (N, C, H, W), on that device.
     """
     writers = [f"blocks.{index}.{name}" for index in range(len(model.blocks)) for name in model.writers]
-    return refitted(model, reference, images, {name: name for name in writers}, _change)
+    return refitted(model, reference, images, dict.fromkeys(writers, reference), _change)
 
 
-def _change(model: Model, name: str, change: Tensor, shift: Tensor) -> None:
+def _change(model: Model, name: str, sums: Sums) -> None:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    layer.weight.copy_((layer.weight.flatten(1).double() + change).view_as(layer.weight))
-    if layer.bias is not None:
-        layer.bias.add_(shift)
+    weight, bias = layer.weight.flatten(1).double().cpu(), layer.bias
+    old = sums.y.new_zeros(len(weight)) if bias is None else bias.double().cpu()
+    change, shift = least_squares(sums.missing(weight, old), with_shift=bias is not None)
+    layer.weight.copy_((weight + change).view_as(layer.weight))
+    if bias is not None:
+        bias.copy_(old + shift)
