@@ -131,7 +131,9 @@ class DecomposeParams:
     form: Literal["auto", "pair", "pivot"] = Field(
         description="two factors, or rows and a mix of them, of fewer parameters; auto: what costs less"
     )
-    correction: Literal["none", "least_squares"] = Field(description="fit the factors of each layer to what it reads by then")
+    correction: Literal["none", "least_squares"] = Field(
+        description="fit the factors of each layer to what it reads by then"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
