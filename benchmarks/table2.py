@@ -1,4 +1,4 @@
-"""The paper's Table 2, measured: runs every cell that is missing, then writes the table into docs/results.md.
+"""The paper's Table 2, measured: runs each cell that is missing, then writes table and picture of docs/results.md.
 
     python -m benchmarks.table2 patch8 resnet18 --data ARCHIVE --work FOLDER [--seeds 0 1 2] [--set model.width=64]
     python -m benchmarks.table2                 # runs nothing: the table anew from results/table2.json
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.decompositions import machine
-from benchmarks.table2_report import METHODS, RESULTS, ROOT, ROWS, Row, write_document
+from benchmarks.table2_plot import plot_table2
+from benchmarks.table2_report import METHODS, PICTURE, RESULTS, ROOT, ROWS, Row, write_document
 from stages.paths import METRICS, PARAMS, history_path, model_path
 from vtp.checkpoint import load, load_spec
 from vtp.cost import parameters
@@ -61,6 +62,7 @@ def main() -> None:
         for seed in options.seeds:
             run_row(name, content_of(ROWS[name], seed, options), options.work)
     write_document()
+    plot_table2(read_json(RESULTS), PICTURE)
 
 
 def content_of(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:

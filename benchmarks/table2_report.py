@@ -12,6 +12,7 @@ from vtp.report import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCUMENT = ROOT / "results" / "table2.json", ROOT / "docs" / "results.md"
+PICTURE = ROOT / "docs" / "table2.png"
 BEGIN, END = "<!-- table 2: written by benchmarks.table2 -->", "<!-- end of table 2 -->"
 METHODS = {
     "none": "VTP",

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.table2 import BUDGET, content_of
-from benchmarks.table2_report import BEGIN, DOCUMENT, END, METHODS, RESULTS, ROWS, table2
+from benchmarks.table2_plot import plot_table2
+from benchmarks.table2_report import BEGIN, DOCUMENT, END, METHODS, PICTURE, RESULTS, ROWS, table2
 from tests.params import parse
 from vtp.files import read_json
 
@@ -18,6 +19,11 @@ def test_the_published_table_2_is_made_from_its_results() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     published = text.partition(BEGIN)[2].partition(END)[0]
     assert published.strip() == table2(read_json(RESULTS)).strip()
+
+
+def test_the_published_picture_is_made_from_its_results(tmp_path: Path) -> None:
+    plot_table2(read_json(RESULTS), tmp_path / "table2.png")
+    assert (tmp_path / "table2.png").read_bytes() == PICTURE.read_bytes()
 
 
 def test_every_cell_of_table_2_keeps_to_the_budget_of_its_row() -> None:
