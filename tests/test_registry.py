@@ -25,8 +25,8 @@ from tests.test_tracking import SVD, client
 from tests.trained import PARAMS, digits
 from vtp.export import traced, write_examples, write_onnx
 from vtp.models import Model, dense_spec
-from vtp.registry import registered_name
 from vtp.tracking import NAME_TAG, SETTINGS, Experiment, publish, tracking_uri
+from vtp.tracking.registry import registered_name
 
 # MLflow's own tables use what sqlalchemy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

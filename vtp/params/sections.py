@@ -1,14 +1,14 @@
 """The sections of params.yaml. A field's description is what the comment beside its key says, range aside."""
 
-import re
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vtp.checked import STRICT, Rule, one_of, some_of
+from vtp.checked import STRICT, one_of, some_of
+from vtp.data.params import ImageParams
 from vtp.data.sources import SOURCES
 from vtp.decompositions import METHODS
 from vtp.models import STARTS
@@ -16,28 +16,14 @@ from vtp.models import STARTS
 METHOD_NAMES = ("none", *METHODS)
 SITES = tuple(dict.fromkeys(site for start in STARTS.values() for site in start.params.sites))
 ModelParams: Any = reduce(or_, (start.params for start in STARTS.values()))  # `name` tells them apart
-CHECKSUM = Rule("64 hexadecimal digits", lambda value: value is None or re.fullmatch("[0-9a-fA-F]{64}", value))
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DataParams:
+class DataParams(ImageParams):
     """Section `data`: which images."""
 
     name: Annotated[str, one_of(*SOURCES)]
-    path: str | None = Field(description="a local copy: CIFAR's official archive; a folder or archive of images")
-    sha256: Annotated[str | None, AfterValidator(CHECKSUM)] = Field(
-        description="checksum that the archive must have; empty: not checked"
-    )
-    image_size: int = Field(ge=4, le=1024, description="pixels; images of another size are resized")
-    resize: int = Field(
-        ge=0, le=2048, description="pixels of the shorter side before the centre is cropped; 0: image_size"
-    )
-    squash: bool = Field(description="both sides become that long, whatever the image's shape")
-    interpolation: Literal["bilinear", "bicubic"] = Field(description="of the resizing")
-    validation_fraction: float = Field(
-        ge=0.01, le=0.5, description="of the training images, where the data have no validation split"
-    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

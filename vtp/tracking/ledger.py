@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from vtp.colours import colour
 from vtp.errors import UserError
-from vtp.registry import KEY_TAG, log_model
 from vtp.tracking.experiment import NAME_TAG, Experiment, text
+from vtp.tracking.registry import KEY_TAG, log_model
 
 EXPERIMENT = "vtp"
 COLOUR_TAG = "mlflow.runColor"  # the UI draws a run in it

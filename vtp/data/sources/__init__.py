@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vtp.data.dataset import Dataset
+from vtp.data.params import ImageParams
 from vtp.data.sources.cifar import fetch_cifar
 from vtp.data.sources.digits import fetch_digits
 from vtp.data.sources.imagefolder import fetch_imagefolder
 
-if TYPE_CHECKING:
-    from vtp.params import DataParams
-
-SOURCES: dict[str, Callable[["DataParams", int, Path], Dataset]] = {
+SOURCES: dict[str, Callable[[ImageParams, int, Path], Dataset]] = {
     "digits": fetch_digits,
     "cifar10": fetch_cifar,
     "cifar100": fetch_cifar,
@@ -20,7 +17,7 @@ SOURCES: dict[str, Callable[["DataParams", int, Path], Dataset]] = {
 }
 
 
-def fetch(params: "DataParams", seed: int, root: Path) -> Dataset:
+def fetch(params: ImageParams, seed: int, root: Path) -> Dataset:
     """Return the data set that section `data` of params.yaml names; equal arguments give equal data.
 
     `seed` draws the validation split. `root` is the repository root: a relative `data.path` starts there, and

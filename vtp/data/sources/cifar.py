@@ -8,21 +8,19 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from vtp.data.dataset import Dataset, Split
+from vtp.data.params import ImageParams
 from vtp.data.sources.common import check_sha256, file_digest, local_path, resized, split_off
 from vtp.errors import UserError
 from vtp.files import replacing
 
-if TYPE_CHECKING:
-    from vtp.params import DataParams
 
-
-def fetch_cifar(params: "DataParams", seed: int, root: Path) -> Dataset:
+def fetch_cifar(params: ImageParams, seed: int, root: Path) -> Dataset:
     """Return CIFAR-10 or CIFAR-100 (fine labels), three channels; `seed` draws validation off train.
 
     `data.path` names a local copy of the official archive; if it is null, the archive is downloaded once to
@@ -74,7 +72,7 @@ def _check_official(source: Any, archive: Path) -> None:
         )
 
 
-def _read(source: Any, folder: str, params: "DataParams", train: bool) -> tuple[Split, tuple[str, ...]]:
+def _read(source: Any, folder: str, params: ImageParams, train: bool) -> tuple[Split, tuple[str, ...]]:
     with warnings.catch_warnings():
         # The archive was pickled in 2009 by a NumPy whose form of dtype is deprecated today.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)

@@ -2,17 +2,14 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from vtp.data.dataset import Resizing, Split
+from vtp.data.params import ImageParams
 from vtp.errors import UserError
-
-if TYPE_CHECKING:
-    from vtp.params import DataParams
 
 
 def local_path(path: str, root: Path) -> Path:
@@ -66,7 +63,7 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return Split(split.images[~part], split.labels[~part]), Split(split.images[part], split.labels[part])
 
 
-def resized_shape(height: int, width: int, params: "DataParams | Resizing") -> tuple[int, int]:
+def resized_shape(height: int, width: int, params: "ImageParams | Resizing") -> tuple[int, int]:
     """Return the height and width, pixels, to which an image is resized before its centre is cropped.
 
     The longer side is rounded down, as torchvision's and timm's transforms do.
@@ -78,12 +75,12 @@ def resized_shape(height: int, width: int, params: "DataParams | Resizing") -> t
     return size * height // shorter, size * width // shorter
 
 
-def crop_offset(side: int, params: "DataParams | Resizing") -> int:
+def crop_offset(side: int, params: "ImageParams | Resizing") -> int:
     """Return where on a side of so many pixels the centre begins that is kept; halves go to the even pixel."""
     return round((side - params.image_size) / 2)
 
 
-def resized(images: torch.Tensor, params: "DataParams") -> torch.Tensor:
+def resized(images: torch.Tensor, params: ImageParams) -> torch.Tensor:
     """Return uint8 images (N, C, image_size, image_size), with antialias; unchanged if they fit."""
     height, width = images.shape[-2:]
     shape = resized_shape(height, width, params)

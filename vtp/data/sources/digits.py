@@ -1,22 +1,19 @@
 """The source `digits`: 1,797 handwritten digits of 8×8 pixels that ship with scikit-learn."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from vtp.data.dataset import Dataset, Split
+from vtp.data.params import ImageParams
 from vtp.data.sources.common import resized, split_off
 from vtp.errors import UserError
-
-if TYPE_CHECKING:
-    from vtp.params import DataParams
 
 TEST_FRACTION = 0.2
 TEST_SEED = 0
 
 
-def fetch_digits(params: "DataParams", seed: int, root: Path) -> Dataset:
+def fetch_digits(params: ImageParams, seed: int, root: Path) -> Dataset:
     """Return the digits, one channel; the test split is the same for every seed.
 
     Raises UserError if `data.path` or `data.sha256` is set: this source reads no file.

@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,10 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from vtp.data.dataset import Dataset, Resizing, Split
+from vtp.data.params import ImageParams
 from vtp.data.sources.archives import FOLDERS, KINDS, VALIDATION, FileTree, open_tree
 from vtp.data.sources.common import check_sha256, crop_offset, local_path, resized_shape, split_off
 from vtp.errors import UserError
-
-if TYPE_CHECKING:
-    from vtp.params import DataParams
 
 ALLOWED = "train/<class>/<image> and test/<class>/<image>, with or without <class>/<image> in one of " + ", ".join(
     f"{name}/" for name in VALIDATION
@@ -41,7 +38,7 @@ INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("nearest", "
 Layout = dict[str, dict[str, dict[tuple[str, ...], str]]]
 
 
-def fetch_imagefolder(params: "DataParams", seed: int, root: Path) -> Dataset:
+def fetch_imagefolder(params: ImageParams, seed: int, root: Path) -> Dataset:
     """Return the images in RGB, upright, as `params` say; `seed` draws validation if it has no folder.
 
     The result depends on names and contents only, not on how the files are stored or packed. Raises
@@ -120,7 +117,7 @@ def _check(layout: Layout, path: Path) -> None:
                 )
 
 
-def _decoded(tree: FileTree, layout: Layout, params: "DataParams", path: Path) -> dict[str, Split]:
+def _decoded(tree: FileTree, layout: Layout, params: ImageParams, path: Path) -> dict[str, Split]:
     images, labels, size = {}, {}, params.image_size
     places: dict[str, tuple[str, int]] = {}
     for folder, classes in layout.items():
@@ -137,7 +134,7 @@ def _decoded(tree: FileTree, layout: Layout, params: "DataParams", path: Path) -
     return {folder: Split(torch.from_numpy(images[folder]), labels[folder]) for folder in layout}
 
 
-def pixels(content: bytes, params: "DataParams | Resizing", where: str) -> npt.NDArray[np.uint8]:
+def pixels(content: bytes, params: "ImageParams | Resizing", where: str) -> npt.NDArray[np.uint8]:
     """Return the image in a file's `content` as (3, image_size, image_size), RGB, upright, as `params` say.
 
     Raises UserError, which calls the file `where`, if it is no image.
