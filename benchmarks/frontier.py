@@ -164,7 +164,7 @@ def results(
             seconds=seconds,
             divergence=(expected.exp() * (expected - predicted)).sum(1),
             accuracy=hits(model, split),
-            tuned=hits(fitted(model, given.dataset, recipe, dense), split),
+            tuned=hits(fitted(model, given.dataset, recipe, dense), split) if epochs else None,
         )
     return found
 

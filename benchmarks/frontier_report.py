@@ -18,7 +18,8 @@ class Result:
         parameters, macs, time: over those of the dense model.
         in_budget: whether it has the parameters asked for.
         seconds: of CPU.
-        divergence, accuracy, tuned: of each image, (N,), float64; the last is the accuracy after fine-tuning.
+        divergence, accuracy: of each image, (N,), float64.
+        tuned: the accuracy after fine-tuning, if there was some.
     """
 
     parameters: float
@@ -28,10 +29,10 @@ class Result:
     seconds: float
     divergence: Tensor
     accuracy: Tensor
-    tuned: Tensor
+    tuned: Tensor | None
 
 
-MEASURES = ("divergence", "accuracy", "tuned")
+MEASURES = {"divergence": "divergence", "accuracy": "accuracy", "tuned": "fine-tuned"}
 COSTS = ("parameters", "macs", "time", "seconds")
 Found = dict[str, list[Result]]
 
@@ -39,12 +40,13 @@ Found = dict[str, list[Result]]
 def table(found: Found) -> str:
     """Return the rows of one budget."""
     first, rows = next(iter(found.values())), []
+    measures = [measure for measure in MEASURES if getattr(first[0], measure) is not None]
     for name, entries in found.items():
         if not entries:
-            rows.append((name, "cannot", *[""] * 11))
+            rows.append((name, "cannot", *[""] * (5 + 2 * len(measures))))
             continue
         cells, standings = [], list[tuple[str, str]]()
-        for measure in MEASURES:
+        for measure in measures:
             values = [float(getattr(each, measure).mean()) for each in entries]
             differences = paired(first, entries, measure)
             cells += [spread(values), "" if entries is first else interval(differences)]
@@ -54,8 +56,8 @@ def table(found: Found) -> str:
         off = "" if all(each.in_budget for each in entries) else " (off)"
         sizes = (f"{of['parameters']:.3f}{off}", f"{of['macs']:.3f}", f"{of['time']:.2f}", f"{of['seconds']:.1f}")
         rows.append((name, *cells, *sizes, str(len(entries)), "" if entries is first else said(standings, more)))
-    header = ("method", "divergence", "ours - its", "accuracy", "ours - its", "fine-tuned", "ours - its")
-    return markdown_table((*header, "parameters", "MACs", "time", "seconds", "n", "ours is"), rows)
+    header = [title for measure in measures for title in (MEASURES[measure], "ours - its")]
+    return markdown_table(("method", *header, "parameters", "MACs", "time", "seconds", "n", "ours is"), rows)
 
 
 def paired(first: list[Result], others: list[Result], measure: str) -> list[float]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from stages.paths import METRICS, PARAMS, report_path
@@ -11,8 +12,7 @@ from stages.timings import write_timings
 from vtp.cost import macs, parameters
 from vtp.data.dataset import Split
 from vtp.files import write_json
-from vtp.measure import accuracy, accuracy_by_class, logits
-from vtp.models import Model
+from vtp.measure import accuracy_by_class, answers, fraction_right
 from vtp.params import load_params
 
 
@@ -23,33 +23,29 @@ def main() -> None:
     dataset = load_data(device)
     steps = {"dense": "baseline", "pruned": "prune", "factorised": f"decompose/{params.decomp}"}
     models = {step: load_model(stage, dataset, device) for step, stage in steps.items()}
-    final, dense = load_model("finetune", dataset, device), models["dense"]
+    models["finetuned"] = final = load_model("finetune", dataset, device)
+    dense = models["dense"]
+    measured = tqdm(models.items(), "evaluating", disable=None)
+    on_test = {step: answers(model, dataset.test) for step, model in measured}
+    on_validation = {step: answers(models[step], dataset.validation) for step in ("dense", "finetuned")}
     metrics = {
-        "test_accuracy": accuracy(final, dataset.test),
-        **{
-            f"test_accuracy_{step}": accuracy(model, dataset.test)
-            for step, model in tqdm(models.items(), "evaluating", disable=None)
-        },
+        "test_accuracy": fraction_right(on_test["finetuned"], dataset.test),
+        **{f"test_accuracy_{step}": fraction_right(on_test[step], dataset.test) for step in steps},
         "test_images": len(dataset.test),
-        "validation_accuracy": accuracy(final, dataset.validation),
+        "validation_accuracy": fraction_right(on_validation["finetuned"], dataset.validation),
         "validation_images": len(dataset.validation),
         "parameters": parameters(final.spec),
         "parameters_dense": parameters(dense.spec),
         "macs": macs(final.spec),
         "macs_dense": macs(dense.spec),
     }
-    by_class = {
-        step: accuracy_by_class(model, dataset.test, dataset.class_names)
-        for step, model in (("dense", dense), ("finetuned", final))
-    }
-    confusion = {
-        step: confused(model, dataset.validation, dataset.class_names)
-        for step, model in (("dense", dense), ("finetuned", final))
-    }
+    names = dataset.class_names
     report = {
-        "accuracy_by_class": by_class,
-        "confusion": confusion,
-        "differing": differing(dense, final, dataset.test, dataset.class_names),
+        "accuracy_by_class": {
+            step: accuracy_by_class(on_test[step], dataset.test, names) for step in ("dense", "finetuned")
+        },
+        "confusion": {step: confused(found, dataset.validation, names) for step, found in on_validation.items()},
+        "differing": differing(on_test["dense"], on_test["finetuned"], dataset.test, names),
     }
     write_json(report_path("evaluate"), report)
     write_json(METRICS, metrics)
@@ -57,23 +53,22 @@ def main() -> None:
         f"evaluate: test accuracy {metrics['test_accuracy']:.4f} (dense {metrics['test_accuracy_dense']:.4f}) "
         f"at {metrics['parameters'] / metrics['parameters_dense']:.1%} of the parameters"
     )
-    timed = {step: (steps[step], model) for step, model in models.items()} | {"finetuned": ("finetune", final)}
+    timed = {step: (steps.get(step, "finetune"), model) for step, model in models.items()}
     write_timings(timed, params)
 
 
-def confused(model: Model, split: Split, class_names: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Return class -> the class that its images in `split` are taken for -> how many, without zeros."""
-    pairs = Counter(zip(split.labels.tolist(), logits(model, split.images).argmax(1).tolist(), strict=True))
+def confused(found: Tensor, split: Split, class_names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Return class -> the class that answers (N,) take its images in `split` for -> how many, without zeros."""
+    pairs = Counter(zip(split.labels.tolist(), found.tolist(), strict=True))
     return {
         name: {other: pairs[i, j] for j, other in enumerate(class_names) if pairs[i, j]}
         for i, name in enumerate(class_names)
     }
 
 
-def differing(dense: Model, final: Model, split: Split, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the places in `split` of images that the models disagree on, with their class and both answers."""
-    taken = (logits(model, split.images).argmax(1).tolist() for model in (dense, final))
-    answers = enumerate(zip(split.labels.tolist(), *taken, strict=True))
+def differing(dense: Tensor, final: Tensor, split: Split, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the places in `split` of images on which answers (N,) differ, with their class and both answers."""
+    triples = enumerate(zip(split.labels.tolist(), dense.tolist(), final.tolist(), strict=True))
     return [
         {
             "image": index,
@@ -81,7 +76,7 @@ def differing(dense: Model, final: Model, split: Split, class_names: tuple[str, 
             "dense": class_names[before],
             "finetuned": class_names[after],
         }
-        for index, (label, before, after) in answers
+        for index, (label, before, after) in triples
         if before != after
     ]
 

@@ -5,7 +5,7 @@ import torch
 from stages.evaluate import differing
 from tests.models import random_model, small_spec
 from vtp.data.dataset import Split
-from vtp.measure import logits
+from vtp.measure import answers
 
 
 def test_differing_are_the_images_that_two_models_take_for_different_classes() -> None:
@@ -15,8 +15,9 @@ def test_differing_are_the_images_that_two_models_take_for_different_classes() -
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(40) % spec.classes
     names = tuple(f"class {index}" for index in range(spec.classes))
-    found = differing(dense, final, Split(images, labels), names)
-    before, after = (logits(model, images).argmax(1) for model in (dense, final))
+    split = Split(images, labels)
+    before, after = (answers(model, split) for model in (dense, final))
+    found = differing(before, after, split, names)
     assert [entry["image"] for entry in found] == (before != after).nonzero().flatten().tolist()
     assert 0 < len(found) < 40
     for entry in found:
@@ -24,4 +25,4 @@ def test_differing_are_the_images_that_two_models_take_for_different_classes() -
         assert (entry["class"], entry["dense"], entry["finetuned"]) == tuple(
             names[index] for index in (labels[place], before[place], after[place])
         )
-    assert differing(dense, dense, Split(images, labels), names) == []
+    assert differing(before, before, split, names) == []

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.models import SEEDS, both, random_images, random_model, small_spec, specs, with_factors
 from vtp.cost import macs, parameters
 from vtp.data.dataset import Split
-from vtp.measure import accuracy, accuracy_by_class, logits
+from vtp.measure import accuracy, accuracy_by_class, answers, logits
 from vtp.models import Model, ModelSpec, build
 from vtp.models.vit.spec import ViTSpec
 
@@ -111,7 +111,7 @@ def test_accuracy_is_the_mean_over_classes_by_their_size(seed: int, count: int) 
     model: Model = random_model(small_spec("vit"), seed)
     split = labelled(model.spec, count)
     names = ("a", "b", "c", "d")
-    by_class = accuracy_by_class(model, split, names)
+    by_class = accuracy_by_class(answers(model, split), split, names)
     assert tuple(by_class) == names
     sizes = torch.bincount(split.labels, minlength=4).tolist()
     weighted = sum(by_class[name] * size for name, size in zip(names, sizes, strict=True)) / count

@@ -28,13 +28,22 @@ def accuracy(model: Model, split: Split) -> float:
 def accuracy_and_loss(model: Model, split: Split) -> tuple[float, float]:
     """Return the accuracy on `split` and the mean cross entropy of its labels, in nats."""
     computed = logits(model, split.images)
-    right = (computed.argmax(1) == split.labels).double().mean()
-    return float(right), float(F.cross_entropy(computed.double(), split.labels))
+    return fraction_right(computed.argmax(1), split), float(F.cross_entropy(computed.double(), split.labels))
 
 
-def accuracy_by_class(model: Model, split: Split, class_names: tuple[str, ...]) -> dict[str, float]:
-    """Return class name -> the fraction of its images in `split` that are recognised (its recall)."""
-    right = (logits(model, split.images).argmax(1) == split.labels).double()
+def answers(model: Model, split: Split) -> Tensor:
+    """Return the class that each image of `split` is taken for: that of the largest logit, (N,)."""
+    return logits(model, split.images).argmax(1)
+
+
+def fraction_right(found: Tensor, split: Split) -> float:
+    """Return the accuracy of answers (N,)."""
+    return float((found == split.labels).double().mean())
+
+
+def accuracy_by_class(found: Tensor, split: Split, class_names: tuple[str, ...]) -> dict[str, float]:
+    """Return class name -> the fraction of its images in `split` that the answers (N,) recognise (its recall)."""
+    right = (found == split.labels).double()
     return {name: float(right[split.labels == index].mean()) for index, name in enumerate(class_names)}
 
 
