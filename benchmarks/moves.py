@@ -2,6 +2,7 @@
 
     python -m benchmarks.moves [--seeds COUNT]       # models trained with so many seeds (default: 5)
     python -m benchmarks.moves --checkpoint PATH     # one model, such as out/baseline/model.safetensors
+    python -m benchmarks.moves --keeps 0.33 0.2      # other budgets than five
 
 in a folder with params.yaml and what `dvc repro fetch` writes. Divergence is the mean KL divergence (nats) from
 the predictions of the dense model, accuracy the fraction of labels met, both on validation images, and on test
@@ -47,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.moves")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--keeps", type=float, nargs="+", default=KEEPS)
     options = parser.parse_args()
     params, dataset = load_params(PARAMS), load_dataset(DATASET)
     torch.set_num_threads(params.machine.threads)
@@ -58,7 +60,7 @@ def main() -> None:
     dense_accuracy = statistics.mean(measured(model, model, split)[1] for model in models)
     print(f"{machine()}; {params.machine.threads} thread; n = {len(models)}; {len(split)} images\n")
     print(f"accuracy of the dense model: {dense_accuracy:.2%}\n")
-    for keep in KEEPS:
+    for keep in options.keeps:
         found: dict[str, list[tuple[float, float, Model, float]]] = {}
         for dense in models:
             for move, model, seconds in moved(dense, params, dataset, keep):
