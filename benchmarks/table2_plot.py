@@ -29,16 +29,18 @@ def plot_table2(results: Mapping[str, Any], path: Path) -> None:
 def _draw(axes: Axes, row: Row, cells: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Draw one model; `cells` are method -> the runs of each seed."""
 
-    def points(key: str) -> tuple[list[float], list[int]]:
-        found = [(100 * statistics.mean(run[key] for run in cells[name]), place) for name, place in places.items()]
-        return [value for value, _ in found], [place for _, place in found]
-
     order = list(METHODS)
-    places = {name: order.index(name) for name in order if name in cells}
+    shown = [place for place, name in enumerate(order) if name in cells]
+
+    def percent(key: str) -> list[float]:
+        return [100 * statistics.mean(run[key] for run in cells[order[place]]) for place in shown]
+
     dense = 100 * statistics.mean(run["test_accuracy_dense"] for run in next(iter(cells.values())))
     axes.axvline(dense, color=BLACK, linestyle="--", label="dense")
-    axes.plot(*points("test_accuracy_factorised"), "o", color=PALE, markersize=8, label="before fine-tuning")
-    axes.plot(*points("test_accuracy"), "o", color=BLUE, markersize=8, label="fine-tuned")
+    axes.plot(
+        percent("test_accuracy_factorised"), shown, "o", color=PALE, markersize=8, label="before fine-tuning"
+    )
+    axes.plot(percent("test_accuracy"), shown, "o", color=BLUE, markersize=8, label="fine-tuned")
     paper = {name: value for name, value in row.paper.items() if name in order}
     axes.plot(list(paper.values()), [order.index(name) for name in paper], "x", color=ORANGE, label="the paper")
     label(axes, f"{row.title}, at most half of the parameters", "test accuracy (%)", "")

@@ -21,16 +21,19 @@ def main() -> None:
     params = load_params(PARAMS)
     device = set_up(params)
     dataset = load_data(device)
-    steps = {"dense": "baseline", "pruned": "prune", "factorised": f"decompose/{params.decomp}"}
+    factorised = f"decompose/{params.decomp}"
+    steps = {"dense": "baseline", "pruned": "prune", "factorised": factorised, "finetuned": "finetune"}
     models = {step: load_model(stage, dataset, device) for step, stage in steps.items()}
-    models["finetuned"] = final = load_model("finetune", dataset, device)
-    dense = models["dense"]
+    dense, final = models["dense"], models["finetuned"]
     measured = tqdm(models.items(), "evaluating", disable=None)
     on_test = {step: answers(model, dataset.test) for step, model in measured}
     on_validation = {step: answers(models[step], dataset.validation) for step in ("dense", "finetuned")}
     metrics = {
         "test_accuracy": fraction_right(on_test["finetuned"], dataset.test),
-        **{f"test_accuracy_{step}": fraction_right(on_test[step], dataset.test) for step in steps},
+        **{
+            f"test_accuracy_{step}": fraction_right(on_test[step], dataset.test)
+            for step in ("dense", "pruned", "factorised")
+        },
         "test_images": len(dataset.test),
         "validation_accuracy": fraction_right(on_validation["finetuned"], dataset.validation),
         "validation_images": len(dataset.validation),
@@ -53,7 +56,7 @@ def main() -> None:
         f"evaluate: test accuracy {metrics['test_accuracy']:.4f} (dense {metrics['test_accuracy_dense']:.4f}) "
         f"at {metrics['parameters'] / metrics['parameters_dense']:.1%} of the parameters"
     )
-    timed = {step: (steps.get(step, "finetune"), model) for step, model in models.items()}
+    timed = {step: (steps[step], model) for step, model in models.items()}
     write_timings(timed, params)
 
 

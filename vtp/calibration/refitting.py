@@ -42,16 +42,23 @@ def refitted(
     ours = [result.embed(batch) for batch in images.split(BATCH)]
     for index in range(len(result.blocks)):
         fitted = {name: source for name, source in layers.items() if name.startswith(f"blocks.{index}.")}
-        wanted: dict[str, list[Tensor]] = {}
-        for source in (*({*fitted.values()} - {reference}), reference):
-            given = {name for name, other in fitted.items() if other is source}
-            outputs, watched_there = _run_and_watch(source, index, theirs, given)
-            wanted |= watched_there
-        theirs = outputs  # of the reference, which is the last
+        theirs, wanted = _aims(reference, index, theirs, fitted)
         for name in fitted:
             change(result, name, _sums(result, index, name, ours, wanted.pop(name)))
         ours = [result.run_block(index, x) for x in ours]
     return result
+
+
+def _aims(
+    reference: Model, index: int, batches: list[Tensor], fitted: Mapping[str, Model]
+) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
+    """Return what block `index` of the reference makes of each batch, and what each layer is to give for it."""
+    runs = {
+        source: _run_and_watch(source, index, batches, {name for name, other in fitted.items() if other is source})
+        for source in {*fitted.values(), reference}
+    }
+    outputs, _ = runs[reference]
+    return outputs, {name: runs[source][1][name] for name, source in fitted.items()}
 
 
 def _run_and_watch(
@@ -164,6 +171,14 @@ class Sums:
         """Return the sums of R x and y; R (rank, in)."""
         xx, yx = right @ self.xx @ right.T, self.yx @ right.T
         return replace(self, origin=right @ self.origin, x=right @ self.x, xx=xx, yx=yx)
+
+
+def fit(layer: nn.Linear | nn.Conv2d, sums: Sums, with_shift: bool) -> tuple[Tensor, Tensor]:
+    """Return the weight (out, in) and bias (out) of a layer, float64 on the CPU, fitted to what it is to give."""
+    weight = layer.weight.flatten(1).double().cpu()
+    bias = torch.zeros_like(sums.y) if layer.bias is None else layer.bias.double().cpu()
+    change, shift = least_squares(sums.missing(weight, bias), with_shift)
+    return weight + change, bias + shift
 
 
 def least_squares(sums: Sums, with_shift: bool) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp.calibration.moments import Moments
-from vtp.calibration.refitting import Sums, least_squares, refitted
+from vtp.calibration.refitting import Sums, fit, least_squares, refitted
 from vtp.calibration.roots import Root
 from vtp.decompositions import Decomposition, balance, decompose_all
 from vtp.lowrank.metric import metrics
@@ -48,10 +48,8 @@ def corrected(
         dense, pair = slim.get_submodule(name), result.get_submodule(name)
         assert isinstance(dense, nn.Linear | nn.Conv2d)
         assert isinstance(pair, LowRankLinear | LowRankConv2d)
-        factor, weight = model.spec.factors[name], dense.weight.flatten(1).double().cpu()
-        bias = sums.y.new_zeros(len(weight)) if dense.bias is None else dense.bias.double().cpu()
-        weight = weight + least_squares(sums.missing(weight, bias), factor.bias)[0]
-        measure = measures[name]
+        factor, measure = model.spec.factors[name], measures[name]
+        weight, _ = fit(dense, sums, factor.bias)
         if measure.right is not None:
             measure = replace(measure, right=Root(sums.inputs(factor.bias).covariance))
         outcome = decompose_all({name: measure.apply(weight)}, method)[name].outcome

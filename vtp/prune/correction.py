@@ -6,7 +6,7 @@ the inputs that are left, as the slim model computes them, it makes what it made
 
 from torch import Tensor, nn
 
-from vtp.calibration.refitting import Sums, least_squares, refitted
+from vtp.calibration.refitting import Sums, fit, refitted
 from vtp.models import Model
 
 
@@ -25,9 +25,7 @@ def corrected(model: Model, reference: Model, images: Tensor) -> Model:
 def _change(model: Model, name: str, sums: Sums) -> None:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    weight, bias = layer.weight.flatten(1).double().cpu(), layer.bias
-    old = sums.y.new_zeros(len(weight)) if bias is None else bias.double().cpu()
-    change, shift = least_squares(sums.missing(weight, old), with_shift=bias is not None)
-    layer.weight.copy_((weight + change).view_as(layer.weight))
-    if bias is not None:
-        bias.copy_(old + shift)
+    weight, bias = fit(layer, sums, with_shift=layer.bias is not None)
+    layer.weight.copy_(weight.view_as(layer.weight))
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
