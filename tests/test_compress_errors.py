@@ -117,6 +117,7 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "0 to 255": (lambda: compress(small_mlp(), IMAGES.abs() * 99), "have values up to .*, but must be normalised"),
     "size": (lambda: compress(small_mlp(), normal(20, 13)), "cannot run on the images: mat1 and mat2 shapes"),
     "size of a vit": (lambda: compress(small_vit(), normal(4, 1, 20, 20)), "cannot run on the images: .*height"),
+    "recover": (lambda: compress(small_mlp(), IMAGES, recover=-1), "recover is -1, but must be a whole number"),
     "none": (lambda: compress(small_mlp(), IMAGES[:0]), "there are no images; a few hundred are enough"),
     "no batch": (lambda: compress(small_mlp(), []), "there are no images"),
     "labels": (lambda: compress(small_mlp(), [(IMAGES, IMAGES)]), "a batch is a tuple, but must be a tensor, unl"),

@@ -1,14 +1,19 @@
 """A vision transformer of timm that has learnt scikit-learn's digits by its own forward pass, compressed."""
 
+import copy
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.test_compress import small_vit
-from vtp import Report, compress
+from vtp import Report, compress, restore
+from vtp.measure import divergence
 
 TEST = 359
 EPOCHS = 15
@@ -44,9 +49,20 @@ def trained() -> nn.Module:
     return model.eval()
 
 
+def images() -> Tensor:
+    """Those that are compressed with, none of them for testing."""
+    return digits()[0][TEST:][:512]
+
+
 @cache
-def compressed(keep: float) -> tuple[nn.Module, Report]:
-    return compress(trained(), digits()[0][TEST:][:512], keep=keep, batch_size=64)
+def compressed(keep: float, recover: int = 0) -> tuple[nn.Module, Report]:
+    return compress(trained(), images(), keep=keep, batch_size=64, recover=recover)
+
+
+def lost(model: nn.Module) -> float:
+    """How far the predictions for test images are from those of the dense model, in nats."""
+    with torch.no_grad():
+        return divergence(*(each(digits()[0][:TEST]) for each in (trained(), model)))[0]
 
 
 def right(model: nn.Module) -> int:
@@ -76,3 +92,40 @@ def test_the_less_is_kept_the_further_the_model_is_from_the_dense_one() -> None:
     for more, less in pairwise(reports):
         assert more.measured < less.measured
         assert (more.predicted or 0) < (less.predicted or 0)
+
+
+def test_recovery_without_labels_brings_new_images_nearer_too(tmp_path: Path) -> None:
+    weights = {name: tensor.clone() for name, tensor in trained().state_dict().items()}
+    small, report = compressed(0.15, recover=100)
+    assert lost(small) < 0.6 * lost(compressed(0.15)[0])
+    assert report.unrecovered == compressed(0.15)[1].measured
+    assert report.measured < report.unrecovered
+    assert f"nats, before recovery {report.unrecovered:.4f}, predicted" in str(report)
+    assert all(torch.equal(tensor, trained().state_dict()[name]) for name, tensor in weights.items())
+    report.save(tmp_path / "small.safetensors")
+    same = restore(trained(), tmp_path / "small.safetensors")
+    with torch.no_grad():
+        assert torch.equal(same(images()), small(images()))
+
+
+def test_recovery_that_brings_nothing_is_left_out() -> None:
+    (small, report), (before, _) = compressed(0.5, recover=2), compressed(0.5)
+    assert report.measured == report.unrecovered
+    assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in small.state_dict().items())
+
+
+def test_recovery_takes_what_forward_takes_and_leaves_modes_and_frozen_weights_as_they_are() -> None:
+    model = copy.deepcopy(trained()).train()
+    model.get_submodule("patch_embed").requires_grad_(False)
+    batches = [{"pixels": batch} for batch in images().split(64)]
+
+    def forward(model: nn.Module, batch: dict[str, Any]) -> Any:
+        return model(batch["pixels"])
+
+    small, report = compress(model, batches, keep=0.15, forward=forward, recover=20)
+    assert report.unrecovered is not None
+    assert report.measured < report.unrecovered == pytest.approx(compressed(0.15)[1].measured)
+    assert all(module.training for each in (small, model) for module in each.modules())
+    frozen = [name for name, weight in small.named_parameters() if not weight.requires_grad]
+    assert frozen
+    assert all(name.startswith("patch_embed") for name in frozen)

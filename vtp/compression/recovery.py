@@ -1,0 +1,95 @@
+"""Bring a smaller model nearer to the one that it was made of, by a short distillation without labels."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import trange
+
+from vtp.measure import divergence
+
+RATE = 3e-4
+STEP = 64  # images of a step, at least
+
+
+def nearness(run: Callable[[Any], Tensor], batches: Sequence[Any], dense: Tensor) -> tuple[float, float]:
+    """Return divergence and agreement of what `run` gives for the batches with the logits of the dense model."""
+    with torch.no_grad():
+        return divergence(dense, torch.cat([run(batch) for batch in batches]))
+
+
+def recovered(
+    student: nn.Module,
+    run: Callable[[Any], Tensor],
+    teacher: Callable[[Any], Tensor],
+    batches: Sequence[Any],
+    dense: Tensor,
+    steps: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Let `student` recover, unless that brings it no nearer on the batches; return how near it is in the end.
+
+    Takes what `recover` does, and `dense`, the logits of the teacher for the batches.
+    """
+    state = {key: value.clone() for key, value in student.state_dict().items()}
+    before = nearness(run, batches, dense)
+    recover(student, run, teacher, batches, steps, seed)
+    after = nearness(run, batches, dense)
+    if after[0] < before[0]:
+        return after
+    student.load_state_dict(state)
+    return before
+
+
+def recover(
+    student: nn.Module,
+    run: Callable[[Any], Tensor],
+    teacher: Callable[[Any], Tensor],
+    batches: Sequence[Any],
+    steps: int,
+    seed: int,
+) -> None:
+    """Train all weights of `student`, in place, towards the predictions of a teacher (arXiv:1503.02531).
+
+    Of tensors any two images are blended at random, as in mixup (arXiv:1710.09412): of images on which it was
+    trained a model is sure, and so says little; in between it is not. The rate of Adam falls to zero.
+
+    Args:
+        student: in evaluation mode, in which it stays.
+        run, teacher: give the logits (B, classes) of either for a batch.
+        batches: images; as many run at once as a batch has.
+        steps: of at least 64 images.
+        seed: of what is drawn.
+    """
+    optimizer = torch.optim.Adam(student.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    drawn = _drawn(batches, torch.Generator().manual_seed(seed))
+    for _ in trange(steps, desc="recovering", disable=None):
+        optimizer.zero_grad()
+        seen = 0
+        while seen < STEP:
+            batch = next(drawn)
+            with torch.no_grad():
+                wanted = teacher(batch).log_softmax(1)
+            found = run(batch).log_softmax(1)
+            F.kl_div(found, wanted, log_target=True, reduction="sum").div(STEP).backward()
+            seen += len(wanted)
+        optimizer.step()
+        schedule.step()
+    optimizer.zero_grad()
+
+
+def _drawn(batches: Sequence[Any], generator: torch.Generator) -> Iterator[Any]:
+    """Yield batches without end: of tensors, any images of them, blended in pairs; else one of `batches`."""
+    tensors = [batch for batch in batches if isinstance(batch, Tensor)]
+    sizes = {batch.shape[1:] for batch in tensors}
+    if len(tensors) < len(batches) or len(sizes) > 1:
+        while True:
+            yield batches[int(torch.randint(len(batches), (), generator=generator))]
+    images, size = torch.cat(tensors), len(tensors[0])
+    while True:
+        one, other = (images[torch.randint(len(images), (size,), generator=generator)] for _ in range(2))
+        share = torch.rand(size, *(1,) * (images.ndim - 1), generator=generator).to(images.device)
+        yield (share * one + (1 - share) * other).to(images.dtype)
