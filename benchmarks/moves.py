@@ -1,6 +1,7 @@
 """What each move of compressing brings, without any training after it.
 
     python -m benchmarks.moves [--seeds COUNT]       # models trained with so many seeds (default: 5)
+    python -m benchmarks.moves --timm                # the same, of models that timm builds
     python -m benchmarks.moves --checkpoint PATH     # one model, such as out/baseline/model.safetensors
     python -m benchmarks.moves --keeps 0.33 0.2      # other budgets than five
 
@@ -22,14 +23,14 @@ from typing import Any, cast
 import scipy.stats
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.decompositions import machine
-from benchmarks.trained_models import held_out, measured, spread, trained
+from benchmarks.trained_models import baseline, built_by_timm, held_out, measured, spread, trained
 from stages.paths import DATASET, PARAMS
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
+from vtp.compression.recovery import STEP, recovered
 from vtp.cost import macs, parameters
 from vtp.data.dataset import Dataset, load_dataset
 from vtp.lowrank import corrected, factorise
@@ -40,13 +41,14 @@ from vtp.prune import corrected as writers_corrected
 from vtp.report import markdown_table
 
 KEEPS = (0.67, 0.5, 0.33, 0.2, 0.1)
-RECOVERY_RATE = 3e-4
+RECOVERY_STEPS = 300
 
 
 def main() -> None:
     """Print a table of divergences, paired by seed, with accuracies and seconds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.moves")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--timm", action="store_true")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--keeps", type=float, nargs="+", default=KEEPS)
     options = parser.parse_args()
@@ -55,7 +57,11 @@ def main() -> None:
     if options.checkpoint:
         models, split = [load(options.checkpoint)], dataset.validation
     else:
-        models = [trained(params, dataset, seed) for seed in range(options.seeds)]
+        seeds = range(options.seeds)
+        if options.timm:
+            models = [baseline(built_by_timm(params, dataset, seed), params, dataset, seed) for seed in seeds]
+        else:
+            models = [trained(params, dataset, seed) for seed in seeds]
         split = held_out(dataset)
     dense_accuracy = statistics.mean(measured(model, model, split)[1] for model in models)
     print(f"{machine()}; {params.machine.threads} thread; n = {len(models)}; {len(split)} images\n")
@@ -112,7 +118,7 @@ def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> Iterat
     yield "dims", *timed(lambda: cut(dense, flows, images, keep), calibrated)
     mixed, seconds = timed(lambda: dims_then_ranks(dense, params, images, keep), 0.0)
     yield "dims, then ranks, corrected", mixed, seconds
-    yield "the same, recovered", *timed(lambda: recovered(mixed, dense, images, params.seed), seconds)
+    yield "the same, recovered", *timed(lambda: distilled(mixed, dense, images, params.seed), seconds)
 
 
 def dims_then_ranks(dense: Model, params: Params, images: Tensor, keep: float, form: str = "pivot") -> Model:
@@ -139,21 +145,13 @@ def plan_of(params: Params, keep: float, form: str) -> DecomposeParams:
     return replace(params.decompose, keep=keep, form=cast(Any, form))
 
 
-def recovered(model: Model, teacher: Model, images: Tensor, seed: int, steps: int = 300) -> Model:
-    """Return the model after some steps of distillation from the teacher, without labels."""
-    student = from_state(model.spec, model.state_dict())
-    optimizer = torch.optim.Adam(student.parameters(), RECOVERY_RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        batch = images[torch.randint(len(images), (64,), generator=generator)]
-        with torch.no_grad():
-            wanted = teacher(batch).log_softmax(1)
-        loss = F.kl_div(student(batch).log_softmax(1), wanted, log_target=True, reduction="batchmean")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+def distilled(model: Model, dense: Model, images: Tensor, seed: int) -> Model:
+    """Return the model after the recovery that `compress` offers, if that brought it nearer on these images."""
+    student = from_state(model.spec, model.state_dict()).eval()
+    batches = images.split(STEP)
+    with torch.no_grad():
+        expected = torch.cat([dense(batch) for batch in batches])
+    recovered(student, student, dense, batches, expected, RECOVERY_STEPS, seed)
     return student
 
 

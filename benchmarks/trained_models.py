@@ -3,9 +3,10 @@
 import statistics
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from vtp.data.batches import normalisation
 from vtp.data.dataset import Dataset, Split
 from vtp.measure import divergence, logits
 from vtp.models import Model, dense_spec, initialised
+from vtp.models.vit.params import ViTParams
+from vtp.models.vit.pretrained import Preprocessing, from_module
 from vtp.params import Params
 from vtp.prune import weights
 from vtp.training.loop import Recipe, train
@@ -72,6 +75,26 @@ def trained(params: Params, dataset: Dataset, seed: int) -> Model:
         image_size=params.data.image_size,
     )
     return baseline(initialised(spec, seed, *normalisation(dataset.train)), params, dataset, seed)
+
+
+def built_by_timm(params: Params, dataset: Dataset, seed: int) -> Model:
+    """Return a vision transformer of timm, not trained, with the sizes of params.yaml."""
+    import_module("vtp.data.sources.torchvision_shim")
+    timm: Any = import_module("timm.models.vision_transformer")
+    sizes = cast(ViTParams, params.model)
+    torch.manual_seed(seed)
+    module = timm.VisionTransformer(
+        img_size=params.data.image_size,
+        patch_size=sizes.patch_size,
+        in_chans=dataset.channels,
+        num_classes=len(dataset.class_names),
+        embed_dim=sizes.dim,
+        depth=sizes.depth,
+        num_heads=sizes.heads,
+        mlp_ratio=sizes.mlp_dim / sizes.dim,
+    )
+    mean, std = (tuple(value / 255 for value in values) for values in normalisation(dataset.train))
+    return from_module(module, Preprocessing(mean=mean, std=std))
 
 
 def baseline(model: Model, params: Params, dataset: Dataset, seed: int) -> Model:

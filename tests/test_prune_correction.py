@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import KINDS, both, random_images, random_model, small_spec
-from vtp.calibration.refitting import Sums, least_squares
+from vtp.calibration.regression import Sums, least_squares
 from vtp.models import Model, from_state, spec_to_plain
 from vtp.prune import corrected, keep_masks, slim
 from vtp.scores import scores

@@ -59,6 +59,24 @@ def watched(layers: Mapping[str, nn.Module]) -> Iterator[Calls]:
             hook.remove()
 
 
+class Reached(Exception):
+    """A layer has been called; what follows it need not run."""
+
+
+@contextmanager
+def left_after(layer: nn.Module) -> Iterator[None]:
+    """Leave every forward pass by `Reached` as soon as `layer` has given its output."""
+
+    def leave(*_: object) -> None:
+        raise Reached
+
+    hook = layer.register_forward_hook(leave)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def unfolding(layer: nn.Module) -> tuple[object, ...]:
     """Return how the layer cuts its input into rows: layers of one input and one unfolding read the same rows."""
     if isinstance(layer, CONVOLUTIONS):

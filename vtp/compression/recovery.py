@@ -10,7 +10,7 @@ from tqdm import trange
 
 from vtp.measure import divergence
 
-RATE = 3e-4
+RATE = 1e-4
 STEP = 64  # images of a step, at least
 
 

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from vtp.calibration.moments import Moments
-from vtp.calibration.refitting import Sums, fit, least_squares, refitted
+from vtp.calibration.refitting import refitted
+from vtp.calibration.regression import Sums, fit, least_squares
 from vtp.calibration.roots import Root
 from vtp.decompositions import Decomposition, balance, decompose_all
-from vtp.lowrank.metric import metrics
-from vtp.lowrank.units import stored
+from vtp.lowrank.metric import Metric, metrics
+from vtp.lowrank.units import State, stored
 from vtp.models import Model
 from vtp.models.layers import LowRankConv2d, LowRankLinear, fill
+from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
 
 
@@ -46,27 +48,41 @@ def corrected(
 
     def change(result: Model, name: str, sums: Sums) -> None:
         dense, pair = slim.get_submodule(name), result.get_submodule(name)
-        assert isinstance(dense, nn.Linear | nn.Conv2d)
-        assert isinstance(pair, LowRankLinear | LowRankConv2d)
-        factor, measure = model.spec.factors[name], measures[name]
-        weight, _ = fit(dense, sums, factor.bias)
-        if measure.right is not None:
-            measure = replace(measure, right=Root(sums.inputs(factor.bias).covariance))
-        outcome = decompose_all({name: measure.apply(weight)}, method)[name].outcome
-        found = [_factors_of(pair)]
-        if isinstance(outcome, Decomposition):
-            found.append(balance(*measure.undo(*outcome.truncate(factor.rank))))
-        tried = [_refitted_left(factors, sums, factor.bias) for factors in found]
-        left, right, bias = min(tried, key=lambda each: float(measure.apply(weight - each[0] @ each[1]).norm()))
-        state = stored(factor.form, left, right, dense.weight)
-        fill(pair, state | ({"left.bias": bias.to(dense.weight)} if factor.bias else {}))
+        fill(pair, refactorised(dense, pair, model.spec.factors[name], sums, method, measures[name]))
 
     sources = {name: reference if name.split(".", 2)[2] in model.writers else slim for name in model.spec.factors}
     return refitted(model, reference, images, sources, change)
 
 
-def _factors_of(pair: LowRankLinear | LowRankConv2d) -> tuple[Tensor, Tensor]:
+def refactorised(
+    dense: nn.Module, pair: nn.Module, factor: Factor, sums: Sums, method: str, measure: Metric
+) -> State:
+    """Return the tensors of a pair of factors that is fitted to what `sums` say, of the same rank and form.
+
+    Args:
+        dense: the layer that it was made of.
+        pair: as it is.
+        factor: its rank, form and bias.
+        sums: of what it reads, and is to give.
+        method, measure: by which and in which metric it was factorised; what it reads now is taken instead.
+    """
+    assert isinstance(dense, nn.Linear | nn.Conv2d)
+    weight, _ = fit(dense, sums, factor.bias)
+    if measure.right is not None:
+        measure = replace(measure, right=Root(sums.inputs(factor.bias).covariance))
+    outcome = decompose_all({"": measure.apply(weight)}, method)[""].outcome
+    found = [_factors_of(pair)]
+    if isinstance(outcome, Decomposition):
+        found.append(balance(*measure.undo(*outcome.truncate(factor.rank))))
+    tried = [_refitted_left(factors, sums, factor.bias) for factors in found]
+    left, right, bias = min(tried, key=lambda each: float(measure.apply(weight - each[0] @ each[1]).norm()))
+    state = stored(factor.form, left, right, dense.weight)
+    return state | ({"left.bias": bias.to(dense.weight)} if factor.bias else {})
+
+
+def _factors_of(pair: nn.Module) -> tuple[Tensor, Tensor]:
     """Return the left (out, rank) and right factor (rank, in) that a pair has, in float64 on the CPU."""
+    assert isinstance(pair, LowRankLinear | LowRankConv2d)
     left, right = (cast(Tensor, factor.weight).flatten(1).double().cpu() for factor in (pair.left, pair.right))
     return left, right
 

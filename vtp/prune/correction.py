@@ -6,7 +6,8 @@ the inputs that are left, as the slim model computes them, it makes what it made
 
 from torch import Tensor, nn
 
-from vtp.calibration.refitting import Sums, fit, refitted
+from vtp.calibration.refitting import refitted
+from vtp.calibration.regression import Sums, fit
 from vtp.models import Model
 
 
