@@ -73,7 +73,7 @@ class Sums:
 
 
 def summed(total: Sums | None, layer: nn.Module, read: Tensor, target: Tensor) -> Sums:
-    """Return the sums (None: of nothing yet) with what a layer, or pair of factors, read, and what it is to give."""
+    """Return the sums (None: of nothing yet) with what a layer, or pair of factors, reads and is to give."""
     reader, writer = getattr(layer, "right", layer), getattr(layer, "left", layer)
     inputs, outputs = input_rows(reader, read).double(), output_rows(writer, target).double()
     if total is None:
