@@ -42,6 +42,7 @@ PAPER_CODE = ViTParams(
     mlp_dim=512,
     dropout=0.1,
     stochastic_depth=0.0,
+    weight_std=0.0,
     position_std=0.02,
 )
 
@@ -80,6 +81,15 @@ def test_initial_weights_follow_from_the_seed_alone(family: str) -> None:
     assert (first.mean.tolist(), first.std.tolist()) == ([1, 2, 3], [4, 5, 6])
     assert not first(random_images(spec)).any()  # the zero head: every class is as likely
     assert all(tensor.isfinite().all() for tensor in first.state_dict().values())
+
+
+@pytest.mark.parametrize("weight_std", [0.0, 0.02, 0.1])
+def test_initial_weights_have_the_deviation_asked_for_or_that_of_xavier(weight_std: float) -> None:
+    params = replace(PAPER_CODE, weight_std=weight_std)
+    spec = dense_spec(params, image_size=32, channels=3, classes=10)
+    for layer in factorisable(initialised(spec, 0, (0.0,) * 3, (1.0,) * 3)).values():
+        found = float(layer.weight.detach().std())
+        assert found == pytest.approx(weight_std or (2 / sum(layer.weight.shape)) ** 0.5, rel=0.02)
 
 
 @both

@@ -92,15 +92,20 @@ class VisionTransformer(Model):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Xavier-uniform weights and zero biases, but a zero head; positions and prefix tokens are normal.
+        """Weights, positions and prefix tokens are normal, biases and the head zero.
 
-        Xavier keeps the residual stream's variance at any width and depth used here; the zero head starts
-        training at the uniform distribution, as in the original ViT. Prefix tokens have a deviation of 0.02,
-        positions that of the spec: beside patches of unit variance, positions of 0.02 are learnt late.
+        The zero head starts training at the uniform distribution, as in the original ViT. Weights have the
+        deviation of the spec: what training adds to small ones is of low rank, and loses little when it is
+        compressed. Where that is 0 they are Xavier-uniform, which keeps the residual stream's variance. Prefix
+        tokens have a deviation of 0.02, positions that of the spec: beside patches of unit variance, positions of
+        0.02 are learnt late.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+                if self.spec.weight_std:
+                    nn.init.normal_(module.weight, std=self.spec.weight_std)
+                else:
+                    nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm | ImportanceScore):

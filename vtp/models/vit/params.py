@@ -26,6 +26,9 @@ class ViTParams:
     stochastic_depth: float = Field(
         ge=0, le=0.9, description="probability that a branch of the last block is dropped; earlier ones less"
     )
+    weight_std: float = Field(
+        ge=0, le=1, description="standard deviation of weights before training; 0: Xavier's, by the layer's sizes"
+    )
     position_std: float = Field(ge=0, le=10, description="standard deviation of the positions before training")
 
     def check(self, image_size: int, batch_size: int) -> None:

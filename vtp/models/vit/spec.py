@@ -58,6 +58,7 @@ class ViTSpec(ModelSpec):
         dropout: probability, after the embedding, the attention and each layer of the MLP.
         stochastic_depth: probability that each branch of the last block is dropped for an image in training; it
             rises linearly from zero at the first block.
+        weight_std: standard deviation of the layers' weights before training; 0: Xavier's.
         position_std: standard deviation of the positions before training.
         query_bias: whether queries have a bias. A key's would change no softmax, a value's is one of the output.
         norm_epsilon: what every norm adds to the variance.
@@ -76,6 +77,7 @@ class ViTSpec(ModelSpec):
     blocks: tuple[BlockSpec, ...]
     dropout: Annotated[float, Field(ge=0, le=1)]
     stochastic_depth: Annotated[float, Field(ge=0, le=1)] = 0.0
+    weight_std: Annotated[float, Field(ge=0)] = 0.0
     position_std: Annotated[float, Field(ge=0)] = 0.02
     query_bias: bool = False
     norm_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-5
@@ -99,5 +101,6 @@ def dense_spec(params: ViTParams, **common: Any) -> ViTSpec:
         blocks=(BlockSpec((head,) * params.heads, params.mlp_dim),) * params.depth,
         dropout=params.dropout,
         stochastic_depth=params.stochastic_depth,
+        weight_std=params.weight_std,
         position_std=params.position_std,
     )
