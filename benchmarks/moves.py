@@ -84,7 +84,7 @@ def table(found: dict[str, list[tuple[float, float, Model, float]]], dense: Mode
         rows.append(
             (
                 move,
-                spread(cast(list[float], lost)),
+                spread(cast(list[float], lost), ".1e"),
                 interval(cast(list[float], lost), first),
                 f"{statistics.mean(cast(list[float], right)):.2%}",
                 f"{parameters(spec) / parameters(dense.spec):.3f}",

@@ -123,7 +123,7 @@ def measured(dense: Model, model: Model, split: Split) -> tuple[float, float]:
     return divergence(expected, found)[0], float((found.argmax(1) == split.labels).double().mean())
 
 
-def spread(values: list[float]) -> str:
-    """Return `mean ± standard deviation`, or the value."""
-    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{deviation}"
+def spread(values: list[float], form: str = ".4f") -> str:
+    """Return `mean ± standard deviation`, or the value; each in that form."""
+    deviation = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{deviation}"
