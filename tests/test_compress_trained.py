@@ -96,8 +96,8 @@ def test_the_less_is_kept_the_further_the_model_is_from_the_dense_one() -> None:
 
 def test_recovery_without_labels_brings_new_images_nearer_too(tmp_path: Path) -> None:
     weights = {name: tensor.clone() for name, tensor in trained().state_dict().items()}
-    small, report = compressed(0.15, recover=100)
-    assert lost(small) < 0.75 * lost(compressed(0.15)[0])
+    small, report = compressed(0.15, recover=200)
+    assert lost(small) < 0.85 * lost(compressed(0.15)[0])
     assert report.unrecovered == compressed(0.15)[1].measured
     assert report.measured < report.unrecovered
     assert f"nats, before recovery {report.unrecovered:.4f}, predicted" in str(report)
