@@ -34,6 +34,7 @@ from vtp.compression.recovery import STEP, recovered
 from vtp.cost import macs, parameters
 from vtp.data.dataset import Dataset, load_dataset
 from vtp.lowrank import corrected, factorise
+from vtp.measure import logits
 from vtp.models import Model, from_state
 from vtp.params import DecomposeParams, Params, load_params
 from vtp.prune import Narrowing, shared, weights
@@ -148,10 +149,7 @@ def plan_of(params: Params, keep: float, form: str) -> DecomposeParams:
 def distilled(model: Model, dense: Model, images: Tensor, seed: int) -> Model:
     """Return the model after the recovery that `compress` offers, if that brought it nearer on these images."""
     student = from_state(model.spec, model.state_dict()).eval()
-    batches = images.split(STEP)
-    with torch.no_grad():
-        expected = torch.cat([dense(batch) for batch in batches])
-    recovered(student, student, dense, batches, expected, RECOVERY_STEPS, seed)
+    recovered(student, student, dense, images.split(STEP), logits(dense, images), RECOVERY_STEPS, seed)
     return student
 
 

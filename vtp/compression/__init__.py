@@ -101,11 +101,11 @@ def compress(
             raise UserError(f"compress: {error}") from error
         put_factors(small, factors)
         copy_into(small, {name: tensor for name, tensor in state.items() if name not in before})
-        measured, agreement = nearness(run, batches, dense)
-        unrecovered = measured if recover else None
         if recover:
             teacher = Run(copy.deepcopy(model).eval(), forward)
-            measured, agreement = recovered(small, run, teacher, batches, dense, recover, seed)
+            (unrecovered, _), near = recovered(small, run, teacher, batches, dense, recover, seed)
+        else:
+            unrecovered, near = None, nearness(run, batches, dense)
     return small, Report(
         model=small,
         units=tuple(reports),
@@ -115,8 +115,8 @@ def compress(
         parameters_dense=sum(parameter.numel() for parameter in model.parameters()),
         predicted=sum(unit.predicted_loss or 0.0 for unit in reports) if plan.metric == "loss" else None,
         unrecovered=unrecovered,
-        measured=measured,
-        agreement=agreement,
+        measured=near[0],
+        agreement=near[1],
     )
 
 

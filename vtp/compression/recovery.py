@@ -28,44 +28,39 @@ def recovered(
     dense: Tensor,
     steps: int,
     seed: int,
-) -> tuple[float, float]:
-    """Let `student` recover, unless that brings it no nearer on the batches; return how near it is in the end.
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Train `student`, in place, towards a teacher, unless that brings it no nearer on the batches.
 
-    Takes what `recover` does, and `dense`, the logits of the teacher for the batches.
+    Args:
+        student: in evaluation mode, in which it stays; all its weights are trained.
+        run, teacher: give the logits (B, classes) of either for a batch.
+        batches: images; as many run at once as a batch has.
+        dense: the logits of the teacher for the batches.
+        steps: of at least 64 images.
+        seed: of what is drawn.
+
+    Returns its nearness before and in the end.
     """
     state = {key: value.clone() for key, value in student.state_dict().items()}
     before = nearness(run, batches, dense)
-    recover(student, run, teacher, batches, steps, seed)
+    _distil(student, run, teacher, _drawn(batches, torch.Generator().manual_seed(seed)), steps)
     after = nearness(run, batches, dense)
     if after[0] < before[0]:
-        return after
+        return before, after
     student.load_state_dict(state)
-    return before
+    return before, before
 
 
-def recover(
+def _distil(
     student: nn.Module,
     run: Callable[[Any], Tensor],
     teacher: Callable[[Any], Tensor],
-    batches: Sequence[Any],
+    drawn: Iterator[Any],
     steps: int,
-    seed: int,
 ) -> None:
-    """Train all weights of `student`, in place, towards the predictions of a teacher (arXiv:1503.02531).
-
-    Of tensors any two images are blended at random, as in mixup (arXiv:1710.09412): of images on which it was
-    trained a model is sure, and so says little; in between it is not. The rate of Adam falls to zero.
-
-    Args:
-        student: in evaluation mode, in which it stays.
-        run, teacher: give the logits (B, classes) of either for a batch.
-        batches: images; as many run at once as a batch has.
-        steps: of at least 64 images.
-        seed: of what is drawn.
-    """
+    """Take steps towards the predictions of the teacher (arXiv:1503.02531); the rate of Adam falls to zero."""
     optimizer = torch.optim.Adam(student.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-    drawn = _drawn(batches, torch.Generator().manual_seed(seed))
     for _ in trange(steps, desc="recovering", disable=None):
         optimizer.zero_grad()
         seen = 0
@@ -82,7 +77,11 @@ def recover(
 
 
 def _drawn(batches: Sequence[Any], generator: torch.Generator) -> Iterator[Any]:
-    """Yield batches without end: of tensors, any images of them, blended in pairs; else one of `batches`."""
+    """Yield batches without end: of tensors, any images of them, blended in pairs; else one of `batches`.
+
+    Blends are those of mixup (arXiv:1710.09412): of images on which it was trained a model is sure, and so says
+    little; in between it is not.
+    """
     tensors = [batch for batch in batches if isinstance(batch, Tensor)]
     sizes = {batch.shape[1:] for batch in tensors}
     if len(tensors) < len(batches) or len(sizes) > 1:
