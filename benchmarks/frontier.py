@@ -41,6 +41,7 @@ from vtp.cost import macs, parameters
 from vtp.data.dataset import Split, load_dataset
 from vtp.measure import logits
 from vtp.models import Model
+from vtp.models.spec import Form
 from vtp.params import load_params
 from vtp.prune import weights
 from vtp.training.loop import Recipe
@@ -50,7 +51,7 @@ TOLERANCE = 0.01  # of the parameters
 TRIES = 4
 
 
-def ours(given: Given, form: str = "pivot") -> Make:
+def ours(given: Given, form: Form = "pivot") -> Make:
     """Dims that lose least, then ranks, both corrected (docs/methods.md)."""
     return lambda keep: dims_then_ranks(given.dense, given.params, given.images, keep, form)
 

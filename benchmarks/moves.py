@@ -7,8 +7,8 @@
 
 in a folder with params.yaml and what `dvc repro fetch` writes. Divergence is the mean KL divergence (nats) from
 the predictions of the dense model, accuracy the fraction of labels met, both on validation images, and on test
-images too where the models were trained here. The 95 % interval is of the paired ratio of divergences, by
-Student's t of its logarithm.
+images too where the models were trained here. The 95 % intervals are of paired ratios of divergences, by
+Student's t of their logarithms: of each move to the first, and of dims and ranks together to each move.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from torch import Tensor
 from benchmarks.decompositions import machine
 from benchmarks.trained_models import baseline, built_by_timm, held_out, measured, spread, trained
 from stages.paths import DATASET, PARAMS
+from vtp.budget import Budget
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
@@ -36,6 +37,7 @@ from vtp.data.dataset import Dataset, load_dataset
 from vtp.lowrank import corrected, factorise
 from vtp.measure import logits
 from vtp.models import Model, from_state
+from vtp.models.spec import Form
 from vtp.params import DecomposeParams, Params, load_params
 from vtp.prune import Narrowing, shared, weights
 from vtp.prune import corrected as writers_corrected
@@ -43,6 +45,7 @@ from vtp.report import markdown_table
 
 KEEPS = (0.67, 0.5, 0.33, 0.2, 0.1)
 RECOVERY_STEPS = 300
+PAIR, MIX = "pair", "dims, then ranks, corrected"
 
 
 def main() -> None:
@@ -76,24 +79,27 @@ def main() -> None:
 
 
 def table(found: dict[str, list[tuple[float, float, Model, float]]], dense: Model) -> str:
-    """Return the rows of one budget: the moves, with the ratio of each to the first."""
-    first = [entry[0] for entry in next(iter(found.values()))]
+    """Return the rows of one budget: the moves, with their ratios to two of them."""
+    divergences = {move: [entry[0] for entry in entries] for move, entries in found.items()}
     rows = []
     for move, entries in found.items():
-        lost, right, models, seconds = (list(column) for column in zip(*entries, strict=True))
+        lost = divergences[move]
+        _, right, models, seconds = (list(column) for column in zip(*entries, strict=True))
         spec = cast(Model, models[0]).spec
         rows.append(
             (
                 move,
-                spread(cast(list[float], lost), ".1e"),
-                interval(cast(list[float], lost), first),
+                spread(lost, ".1e"),
+                interval(lost, divergences[PAIR]),
+                interval(divergences[MIX], lost),
                 f"{statistics.mean(cast(list[float], right)):.2%}",
                 f"{parameters(spec) / parameters(dense.spec):.3f}",
                 f"{macs(spec) / macs(dense.spec):.3f}",
                 f"{statistics.mean(cast(list[float], seconds)):.1f}",
             )
         )
-    header = ("move", "divergence", "ratio to pair", "accuracy", "parameters", "MACs", "seconds")
+    ratios = ("ratio to pair", "ratio of the mix")
+    header = ("move", "divergence", *ratios, "accuracy", "parameters", "MACs", "seconds")
     return markdown_table(header, rows)
 
 
@@ -108,7 +114,7 @@ def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> Iterat
         start = time.process_time()
         return made(), before + time.process_time() - start
 
-    for form in ("pair", "pivot"):
+    for form in (PAIR, "pivot"):
         model, seconds = timed(lambda form=form: factorised(dense, params, flows, keep, form), calibrated)
         yield form, model, seconds
     plan = plan_of(params, keep, "pivot")
@@ -118,13 +124,13 @@ def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> Iterat
     )
     yield "dims", *timed(lambda: cut(dense, flows, images, keep), calibrated)
     mixed, seconds = timed(lambda: dims_then_ranks(dense, params, images, keep), 0.0)
-    yield "dims, then ranks, corrected", mixed, seconds
+    yield MIX, mixed, seconds
     yield "the same, recovered", *timed(lambda: distilled(mixed, dense, images, params.seed), seconds)
 
 
-def dims_then_ranks(dense: Model, params: Params, images: Tensor, keep: float, form: str = "pivot") -> Model:
+def dims_then_ranks(dense: Model, params: Params, images: Tensor, keep: float, form: Form = "pivot") -> Model:
     """Return the model whose dims and ranks share the budget, as the pipeline makes it of `compress.keep`."""
-    slim = shared(dense, dense, images, keep * weights(dense), params.seed).model
+    slim = shared(dense, dense, dense, images, Budget(keep, "parameters", form), params.seed).model
     flows = moments(slim, images, params.seed)
     left = min(1.0, keep * weights(dense) / weights(slim))
     made = factorised(slim, params, flows, left, form)

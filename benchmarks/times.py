@@ -36,7 +36,7 @@ def main() -> None:
     rows = []
     for batch in BATCHES:
         start = time.perf_counter()
-        times = measured(model, batch)
+        times = measured(model, model, batch)
         seconds = time.perf_counter() - start
         for keep in KEEPS:
             plan = DecomposeParams(

@@ -1,7 +1,7 @@
 """configs: write params.yaml and configs/*.yaml anew, each key with unit and range, in the form that DVC writes.
 
 Run it after a parameter was added or given other words. Values stay; a key that is new gets the value that the
-command line names, in every file:
+command line names, in every file, or, where it is one of `model`, in those of models that have it:
 
     python -m commands.configs training.flip=false
 """
@@ -18,6 +18,7 @@ from stages.paths import PARAMS
 from stages.shared import run_stage
 from vtp.checked import checked, range_of, words
 from vtp.files import write_text
+from vtp.models import STARTS
 from vtp.params import Params, read_yaml
 
 DEFAULT = Path("configs/digits.yaml")
@@ -26,19 +27,27 @@ WIDTH = 115
 
 
 def main() -> None:
-    """Rewrite every file; raise UserError, and write none, if a value does not fit."""
-    given = [argument.partition("=") for argument in sys.argv[1:]]
+    """Rewrite every file; raise UserError, and write none, if a key or value does not fit."""
+    given = {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
     rewritten = {}
     for path in sorted(Path("configs").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         content = read_yaml(text, path)
-        for key, _, value in given:
+        for key, value in given.items():
             section, _, name = key.rpartition(".")
-            (content.setdefault(section, {}) if section else content).setdefault(name, read_yaml(value, path))
+            if section != "model" or content["model"]["name"] in _models_with(name):
+                (content.setdefault(section, {}) if section else content).setdefault(name, read_yaml(value, path))
         rewritten[path] = header(text) + body(checked(Params, content, path.name))
     for path, text in rewritten.items():
         write_text(path, text)
     write_text(PARAMS, rewritten[DEFAULT])
+
+
+def _models_with(key: str) -> set[str]:
+    """Return the models that have the key; all, to be refused by each, where none has it."""
+    return {name for name, start in STARTS.items() if key in {item.name for item in fields(start.params)}} or {
+        *STARTS
+    }
 
 
 def header(text: str) -> str:

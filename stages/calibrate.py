@@ -21,7 +21,7 @@ def main() -> None:
     slim, batch = load_model("prune", dataset, device), params.calibrate.batch
     flows = moments(slim, images, params.seed)
     save_moments(flows, MOMENTS)
-    save_times(measured(slim, batch) if batch else None, TIMES)
+    save_times(measured(slim, load_model("baseline", dataset, device), batch) if batch else None, TIMES)
     print(f"calibrate: {len(flows)} layers on {len(images)} images, {MOMENTS.stat().st_size / 1e6:,.1f} MB")
 
 

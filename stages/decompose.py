@@ -6,12 +6,13 @@ from dataclasses import asdict, replace
 from stages.latency import compare_latency
 from stages.paths import MOMENTS, PARAMS, TIMES, model_path, report_path, repository_root
 from stages.shared import load_data, load_model, run_stage, set_up
+from vtp.budget import dense_cost
 from vtp.calibration.moments import load_moments
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import save
 from vtp.errors import UserError
 from vtp.files import write_json
-from vtp.lowrank import corrected, dense_cost, factorise
+from vtp.lowrank import corrected, factorise
 from vtp.measure import accuracy, divergence, logits
 from vtp.params import load_params
 from vtp.times import load_times
@@ -30,8 +31,11 @@ def main() -> None:
     slim, flows, times = load_model("prune", dataset, device), load_moments(MOMENTS), load_times(TIMES)
     plan, key = params.decompose, "decompose."
     if params.compress.keep is not None:
-        dense = load_model("baseline", dataset, device)
-        whole, left = (dense_cost(model, flows, plan.budget) for model in (dense, slim))
+        if times and plan.budget == "latency":
+            whole, left = times.dense, times.total
+        else:
+            dense = load_model("baseline", dataset, device)
+            whole, left = (dense_cost(model, flows, plan.budget) for model in (dense, slim))
         plan = replace(plan, keep=min(1.0, params.compress.keep * whole / left))
         key = "compress.keep: of what prune left, "
     try:

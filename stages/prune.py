@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from stages.paths import PARAMS, model_path, report_path
 from stages.shared import load_data, load_model, run_stage, set_up
+from vtp.budget import Budget, form_of
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import save
 from vtp.files import write_json
@@ -33,7 +34,9 @@ def main() -> None:
     cut = choose_cut(scores(scored), by_scores, scored.head_dims())
     pruned, budget = slim(scored, cut.keep), None
     if keep is not None:
-        budget = shared(pruned, scored, images, keep * weights(dense), params.seed)
+        unit, form = params.decompose.budget, params.decompose.form
+        whole = Budget(keep, unit, form_of(form, unit), params.calibrate.batch)
+        budget = shared(pruned, scored, dense, images, whole, params.seed)
         pruned = budget.model
     elif params.prune.correction == "least_squares":
         pruned = corrected(pruned, scored, images)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from commands.configs import body, header
+from commands.configs import body, header, main
 from tests.conftest import ROOT
 from vtp.params import load_params
 
@@ -28,3 +28,21 @@ def test_what_dvc_writes_differs_in_the_line_that_changed_alone(path: Path, tmp_
 def test_the_comments_are_the_ranges_and_words_of_the_code(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text == header(text) + body(load_params(path))
+
+
+@pytest.mark.parametrize("argument", ["model.weight_std=0.0", "model.width=64", "calibrate.batch=0"])
+def test_a_new_key_comes_into_the_files_that_have_it_and_no_other(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, value = argument.split(".")[1].split("=")
+    (tmp_path / "configs").mkdir()
+    for path in CONFIGS:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        without = "".join(line for line in lines if not line.startswith(f"  {key}: {value} "))
+        (tmp_path / "configs" / path.name).write_text(without, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("commands.configs.PARAMS", tmp_path / "params.yaml")
+    monkeypatch.setattr("sys.argv", ["commands.configs", argument])
+    main()
+    for path in CONFIGS:
+        assert (tmp_path / "configs" / path.name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8")

@@ -154,7 +154,9 @@ def test_the_name_of_the_model_is_one_of_the_families(value: Any) -> None:
 def test_a_choice_is_one_of_its_names_and_no_other(key: Key) -> None:
     names = key.allowed.removeprefix("one of ").split(", ")
     for name in names:
-        assert flatten(parse(changed(key, name)))[key.name] == name
+        content = changed(key, name)
+        content["calibrate"]["batch"] = 1
+        assert flatten(parse(content))[key.name] == name
     for value in ("", "nonsense", names[0] + " ", names[0].upper()):
         assert all(name in allowed(key, value) for name in names)
 
@@ -262,4 +264,12 @@ def test_rates_of_kinds_are_numbers_in_range_of_kinds_that_have_scores() -> None
     assert complaint(with_rates({"mlp.input": 0.5})) == (
         "params.yaml: prune.rates is {'mlp.input': 0.5}, but only the sparsify.sites have scores: "
         "attention.inner, mlp.hidden"
+    )
+
+
+def test_a_budget_of_milliseconds_wants_a_batch_to_time() -> None:
+    key = next(key for key in KEYS if key.name == "decompose.budget")
+    assert complaint(changed(key, "latency")) == (
+        "params.yaml: decompose.budget is 'latency', but must be parameters or macs while calibrate.batch is 0: "
+        "no images are timed"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, run, stages_run
+from tests.conftest import ROOT, run, stages_run, write_params
 from vtp.checkpoint import load
 
 pytestmark = pytest.mark.slow
@@ -96,3 +96,20 @@ def layer_weights(path: Path) -> int:
         for name, tensor in state.items()
         if name.startswith("blocks.") and tensor.is_floating_point() and tensor.ndim == 2
     )
+
+
+def test_one_budget_of_milliseconds_is_kept_by_dims_and_ranks_together(project: Path) -> None:
+    """By the times that `calibrate` measures: what the model then takes differs from run to run."""
+    changes = (
+        (" keep:  ", " keep: 0.7  "),
+        (" batch: 0 ", " batch: 16 "),
+        (" budget: parameters ", " budget: latency "),
+    )
+    write_params(project, *changes)
+    run(project, "dvc", "repro", "decompose@svd")
+    times = json.loads((project / "out/calibrate/times.json").read_text())
+    found = json.loads((project / "out/decompose/svd/report.json").read_text())["milliseconds"]
+    assert found["before"] < times["dense"]
+    assert found["predicted"] <= 0.7 * times["dense"]
+    lost = json.loads((project / "out/prune/report.json").read_text())["budget"]["predicted_loss"]
+    assert lost["0.0"]["ranks"] > lost["0.5"]["dims"] + lost["0.5"]["ranks"]

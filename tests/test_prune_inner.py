@@ -8,15 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.lowrank import invented, settings_of, wide
 from tests.models import SEEDS, both, random_images, random_model, small_spec, specs
-from tests.trained import PARAMS, digits, divergence, scored
 from tests.trained import dense as trained
+from tests.trained import digits, divergence, scored
+from vtp.budget import Budget, dense_cost
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.roots import gradient_ridge
-from vtp.lowrank import factorise
+from vtp.lowrank import UnitReport, factorise
 from vtp.models import ModelSpec
+from vtp.models.spec import Form
 from vtp.prune import Narrowing, corrected, keep_masks, shared, slim, weights
-from vtp.prune.budget import loss_by_ranks
+from vtp.prune.sharing import loss_by_ranks
 from vtp.scores import scores
 from vtp.sealed import digest
 
@@ -132,22 +135,38 @@ def test_a_spec_without_queries_bias_and_one_with_it_keep_their_logits() -> None
 
 
 @both
+@pytest.mark.parametrize(("unit", "form"), [("parameters", "pivot"), ("parameters", "pair"), ("macs", "pair")])
 @settings(max_examples=10)
 @given(st.floats(0.3, 0.9), SEEDS)
-def test_what_ranks_will_lose_is_what_factorising_then_says(family: str, keep: float, seed: int) -> None:
+def test_what_ranks_will_lose_is_what_factorising_then_says(
+    family: str, unit: str, form: Form, keep: float, seed: int
+) -> None:
     model = random_model(small_spec(family), seed)
     flows = moments(model, random_images(model.spec, 100), 0)
-    plan = replace(
-        PARAMS.decompose, keep=keep, form="pivot", metric="loss", allocation="global", budget="parameters"
-    )
-    units = factorise(model, "svd", plan, flows)[1]
-    expected = sum(unit.predicted_loss or 0.0 for unit in units)
-    assert loss_by_ranks(model, flows, keep * weights(model)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    plan = settings_of(keep=keep, form=form, metric="loss", budget=unit)
+    expected = lost_by_ranks(factorise(model, "svd", plan, flows)[1])
+    target = keep * dense_cost(model, flows, unit)
+    found = loss_by_ranks(model, flows, Budget(keep, unit, form), target)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("keep", [0.6, 0.8, 0.95])
+def test_what_ranks_will_lose_in_milliseconds_is_what_factorising_then_says(keep: float) -> None:
+    model = wide()
+    flows, times = moments(model, random_images(model.spec, 100), 0), invented(model)
+    plan = settings_of(keep=keep, metric="loss", budget="latency")
+    expected = lost_by_ranks(factorise(model, "svd", plan, flows, times)[1])
+    found = loss_by_ranks(model, flows, Budget(keep, "latency", "pair", 8), keep * times.total, times)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def lost_by_ranks(units: list[UnitReport]) -> float:
+    return sum(unit.predicted_loss or 0.0 for unit in units)
 
 
 def test_dims_take_the_share_that_is_expected_to_lose_least() -> None:
     images = digits().train.images[:512]
-    found = shared(trained(), trained(), images, 0.33 * weights(trained()), 0)
+    found = shared(trained(), trained(), trained(), images, Budget(0.33, "parameters", "pivot"), 0)
     lost = {share: sum(parts) for share, parts in found.predicted.items()}
     assert lost[found.share] == min(lost.values())
     assert lost[0.0] > 2 * lost[found.share]

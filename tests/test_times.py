@@ -9,15 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lowrank import settings_of
+from tests.lowrank import invented, settings_of, wide
 from tests.models import both, random_images, random_model, small_spec
 from vtp.calibration.moments import moments
 from vtp.errors import UserError
 from vtp.inference import for_inference, parts_of
 from vtp.inference.times import measured
 from vtp.lowrank import factorise
-from vtp.models import Model, factorisable
-from vtp.models.vit.spec import BlockSpec, HeadSpec
+from vtp.models import factorisable
 from vtp.times import STEP, LayerTimes, Times, load_times, save_times
 
 
@@ -41,16 +40,10 @@ def test_a_rank_costs_what_the_next_step_does_and_more_ranks_cost_no_less(times:
 
 
 def test_what_was_measured_comes_back_from_its_file(tmp_path: Path) -> None:
-    times = Times(16, 3.5, {"a": LayerTimes(1.0, (16, 32), (0.25, 0.5)), "b": LayerTimes(0.5, (), ())})
+    times = Times(16, 3.5, {"a": LayerTimes(1.0, (16, 32), (0.25, 0.5)), "b": LayerTimes(0.5, (), ())}, 4.5)
     for given_times in (times, None):
         save_times(given_times, tmp_path / "times.json")
         assert load_times(tmp_path / "times.json") == given_times
-
-
-def wide() -> Model:
-    """A model whose layers are large enough for ranks of some steps."""
-    block = BlockSpec((HeadSpec(32, 32),) * 4, 160)
-    return random_model(small_spec("vit", dim=128, head_dim=32, blocks=(block, block)), 0)
 
 
 @both
@@ -75,18 +68,12 @@ def modules_of(whole: dict[torch.nn.Module, float]) -> list[torch.nn.Linear]:
 
 def test_a_model_is_timed_layer_by_layer() -> None:
     model = wide().float()
-    times = measured(model, 2)
+    times = measured(model, model, 2)
     assert times.layers.keys() == factorisable(model).keys()
     for name, layer in times.layers.items():  # ranks that save products: below 64 of 128 × 128, 71.1 of 128 × 160
         assert layer.ranks == ((16, 32, 48, 64) if ".mlp." in name else (16, 32, 48))
         assert all(milliseconds > 0 for milliseconds in (layer.dense, *layer.factors))
     assert times.predicted(dict.fromkeys(times.layers)) == times.total
-
-
-def invented(model: Model) -> Times:
-    """Times by which a dense layer costs 4, factors 1 a step, and all else 10."""
-    layers = {name: LayerTimes(4.0, (16, 32, 48), (1.0, 2.0, 3.0)) for name in factorisable(model)}
-    return Times(8, 10.0 + 4.0 * len(layers), layers)
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
@@ -109,7 +96,7 @@ def test_a_time_that_cannot_be_reached_or_was_not_measured_is_one_sentence() -> 
     # twelve layers, each at rank 16: 10 + 12 of 10 + 4 · 12
     with pytest.raises(UserError, match=r"keep is 0\.1, but must be at least 0\.3793 for this model"):
         factorise(model, "svd", plan, flows, invented(model))
-    with pytest.raises(UserError, match=r"budget is latency, but no batch was timed: calibrate\.batch must be"):
+    with pytest.raises(UserError, match="budget is latency, but no batch of images was timed"):
         factorise(model, "svd", plan, flows)
 
 

@@ -52,11 +52,13 @@ class Times:
         batch: images.
         total: of the model without factors.
         layers: what each factorisable layer costs.
+        dense: of the model before dims were removed.
     """
 
     batch: int
     total: float
     layers: Mapping[str, LayerTimes]
+    dense: float
 
     def predicted(self, ranks: Mapping[str, int | None]) -> float:
         """Return the milliseconds of the model whose layers have factors of these ranks, None: they are dense."""
@@ -82,4 +84,4 @@ def load_times(path: Path) -> Times | None:
         name: LayerTimes(entry["dense"], tuple(entry["ranks"]), tuple(entry["factors"]))
         for name, entry in found["layers"].items()
     }
-    return Times(found["batch"], found["total"], layers)
+    return Times(found["batch"], found["total"], layers, found["dense"])

@@ -28,11 +28,14 @@ POINTS = 8  # ranks that are measured
 RUNS, SECONDS = 20, 1.0  # of each model at most, of which there are three at least
 
 
-def measured(model: Model, batch: int) -> Times:
-    """Time a model without factors for `batch` images, on its device and with PyTorch's number of threads."""
+def measured(model: Model, dense: Model, batch: int) -> Times:
+    """Time a model without factors for `batch` images, on its device and with PyTorch's number of threads.
+
+    `dense` is the model before dims were removed, of which the whole counts.
+    """
     layers = factorisable(model)
     shapes = {name: tuple(layer.weight.flatten(1).shape) for name, layer in layers.items()}
-    total, dense = _timed(for_inference(model), batch, shapes)
+    total, each = _timed(for_inference(model), batch, shapes)
     found: dict[str, dict[int, float]] = {name: {} for name in layers}
     for point in range(1, POINTS + 1):
         ranks = {name: rank for name, (rows, columns) in shapes.items() if (rank := _rank(rows, columns, point))}
@@ -41,7 +44,8 @@ def measured(model: Model, batch: int) -> Times:
             _, times = _timed(for_inference(_zeros(model, factors)), batch, shapes)
             for name, rank in ranks.items():
                 found[name][rank] = times[name]
-    return Times(batch, total, {name: _layer_times(dense[name], found[name]) for name in layers})
+    before = 1000 * latency(for_inference(dense), batch, RUNS, SECONDS).low
+    return Times(batch, total, {name: _layer_times(each[name], found[name]) for name in layers}, before)
 
 
 def _rank(rows: int, columns: int, point: int) -> int:

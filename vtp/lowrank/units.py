@@ -10,17 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from vtp.budget import LayerCost, form_of
 from vtp.calibration.moments import Moments
-from vtp.errors import UserError
 from vtp.knapsack import Floats
 from vtp.lowrank.metric import Metric, metrics
 from vtp.lowrank.pivots import pivot_form
 from vtp.lowrank.report import UnitReport
-from vtp.models import Model, factorisable
 from vtp.models.spec import Factor, Form
 from vtp.numerics import sqrt
 from vtp.params import DecomposeParams
-from vtp.times import LayerTimes, Times
+from vtp.times import Times
 
 State = dict[str, Tensor]
 
@@ -82,26 +81,17 @@ class Layer(Unit):
 
     layer: nn.Linear | nn.Conv2d
     moments: Moments
-    times: LayerTimes | None = None
+    cost: LayerCost
 
     @property
     def matrix(self) -> Tensor:
         return self.layer.weight.detach().flatten(1).double().cpu()
 
     def costs(self, ranks: Floats, budget: str) -> Floats:
-        rows, columns = self.matrix.shape
-        pair: Floats = ranks * (rows + columns)
-        if budget == "latency":
-            return self._measured.of(ranks)
-        if budget == "macs":
-            return pair * self.moments.positions
-        not_stored = ranks**2 if self.form == "pivot" else 0.0
-        return pair - not_stored + rows * self._gains_bias
+        return self.cost.factors(ranks, self.form, budget)
 
     def dense_cost(self, budget: str) -> float:
-        if budget == "latency":
-            return self._measured.dense
-        return float(self.layer.weight.numel() * (1 if budget == "parameters" else self.moments.positions))
+        return self.cost.dense(budget)
 
     def write(self, state: State, left: Tensor, right: Tensor) -> dict[str, Factor]:
         weight, bias = state.pop(f"{self.name}.weight"), state.pop(f"{self.name}.bias", None)
@@ -131,16 +121,6 @@ class Layer(Unit):
             output_error=_ratio(self._output_norm(weight - approximation), self._output_norm(weight)),
         )
 
-    @property
-    def _measured(self) -> LayerTimes:
-        if self.times is None:
-            raise UserError("budget is latency, but no batch was timed: calibrate.batch must be above 0")
-        return self.times
-
-    @property
-    def _gains_bias(self) -> bool:
-        return self.metric.moves_mean and self.layer.bias is None
-
     def _output_norm(self, weight: Tensor) -> Tensor:
         """Return the root mean square of the outputs W x about their mean, summed over the outputs."""
         return sqrt(((weight @ self.moments.inputs.covariance) * weight).sum().clamp_min(0))
@@ -153,32 +133,14 @@ def units(
     times: Times | None = None,
 ) -> dict[str, Unit]:
     """Return name -> unit for everything that factors may replace, given layers by their names."""
-    of_layer, form = metrics(params.metric, flows), form_of(params)
+    of_layer, form = metrics(params.metric, flows), form_of(params.form, params.budget)
     measured = times.layers if times else {}
-    return {
-        name: Layer(name, of_layer[name], form, layer, flows[name], measured.get(name))
-        for name, layer in layers.items()
-    }
 
+    def unit(name: str, layer: nn.Linear | nn.Conv2d) -> Unit:
+        cost = LayerCost.of(layer, flows[name], of_layer[name].moves_mean, measured.get(name))
+        return Layer(name, of_layer[name], form, layer, flows[name], cost)
 
-def dense_cost(model: Model, flows: Mapping[str, Moments], budget: str) -> float:
-    """Return what the factorisable layers of `model` cost, in `parameters` or in `macs` for one image.
-
-    The flows may be those of a slimmer model: as many rows come by.
-    """
-    return float(
-        sum(
-            layer.weight.numel() * (1 if budget == "parameters" else flows[name].positions)
-            for name, layer in factorisable(model).items()
-        )
-    )
-
-
-def form_of(params: DecomposeParams) -> Form:
-    """Return the form in which factors are stored: of those that cost alike, the plainer one."""
-    if params.form != "auto":
-        return params.form
-    return "pivot" if params.budget == "parameters" else "pair"
+    return {name: unit(name, layer) for name, layer in layers.items()}
 
 
 def _ratio(error: Tensor, whole: Tensor) -> float:

@@ -72,3 +72,8 @@ def _check_together(params: Params) -> None:
             f"params.yaml: prune.rates is {params.prune.rates}, but only the sparsify.sites have scores: "
             f"{', '.join(params.sparsify.sites)}"
         )
+    if params.decompose.budget == "latency" and not params.calibrate.batch:
+        raise UserError(
+            "params.yaml: decompose.budget is 'latency', but must be parameters or macs while calibrate.batch is "
+            "0: no images are timed"
+        )

@@ -8,10 +8,10 @@ model they are given as it is.
 
 from vtp.models import FAMILIES, Model, from_state
 from vtp.models.family import Masks
-from vtp.prune.budget import Shared, shared
 from vtp.prune.correction import corrected
 from vtp.prune.inner import InnerReport, Narrowing, weights
 from vtp.prune.masks import MINIMUM, Cut, choose_cut, keep_masks, masked
+from vtp.prune.sharing import Shared, shared
 from vtp.scores import scores
 
 

@@ -7,12 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtp.budget import Budget, LayerCost, dense_cost
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.roots import Root, gradient_ridge
+from vtp.inference import for_inference
+from vtp.inference.times import measured
 from vtp.knapsack import Table, solve
+from vtp.latency import latency
 from vtp.models import Model, factorisable
 from vtp.prune.correction import corrected
-from vtp.prune.inner import InnerReport, Narrowing, weights
+from vtp.prune.inner import InnerReport, Narrowing
+from vtp.times import Times
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
 """Of the logarithm of what the budget leaves, the part that dims take before ranks take the rest."""
@@ -35,34 +40,55 @@ class Shared:
     predicted: dict[float, tuple[float, float]]
 
 
-def shared(model: Model, reference: Model, images: Tensor, target: float, seed: int) -> Shared:
-    """Return `model` with fewer dims, so that ranks can bring its layers to `target` weights at the least loss.
+def shared(
+    model: Model,
+    reference: Model,
+    dense: Model,
+    images: Tensor,
+    budget: Budget,
+    seed: int,
+) -> Shared:
+    """Return `model` with fewer dims, so that ranks can bring it to a budget at the least loss.
 
     Args:
         model: without scores and factors, on the CPU.
         reference: whose outputs it is refitted to.
+        dense: of whose cost the budget is a fraction.
         images: uint8 (N, C, H, W), without labels.
-        target: weights of the layers inside the blocks that are to be left in the end.
+        budget: of the model in the end.
         seed: of the gradients' draws.
     """
-    narrowing = Narrowing.of(model, moments(model, images, seed))
+    flows = moments(model, images, seed)
+    narrowing = Narrowing.of(model, flows)
+    whole, before = (_cost(each, flows, budget) for each in (dense, model))
+    target = budget.keep * whole
     found: dict[float, tuple[Model, list[InnerReport]]] = {}
     predicted = {}
     for share in SHARES:
-        keep = min(1.0, target / weights(model)) ** share
+        keep = min(1.0, target / before) ** share
         slim, sites = narrowing.to(keep) if share else (model, [])
         slim = corrected(slim, reference, images)
         found[share] = slim, sites
+        times = measured(slim, dense, budget.batch) if budget.unit == "latency" else None
         predicted[share] = (
             sum(site.predicted_loss for site in sites),
-            loss_by_ranks(slim, moments(slim, images, seed), target),
+            loss_by_ranks(slim, moments(slim, images, seed), budget, target, times),
         )
     best = min(SHARES, key=lambda share: sum(predicted[share]))
     return Shared(model=found[best][0], share=best, sites=found[best][1], predicted=predicted)
 
 
-def loss_by_ranks(model: Model, flows: Mapping[str, Moments], target: float) -> float:
-    """Return the nats that the best ranks are expected to lose, with at most `target` weights in pivot form.
+def _cost(model: Model, flows: Mapping[str, Moments], budget: Budget) -> float:
+    """Return the cost of a model without factors, in the unit of the budget."""
+    if budget.unit == "latency":
+        return 1000 * latency(for_inference(model), budget.batch).low
+    return dense_cost(model, flows, budget.unit)
+
+
+def loss_by_ranks(
+    model: Model, flows: Mapping[str, Moments], budget: Budget, target: float, times: Times | None = None
+) -> float:
+    """Return the nats that the best ranks are expected to lose, with at most `target` in the budget's unit.
 
     The best are those of the SVD in the metric `loss`. Where rank 1 of all layers is more, that is taken.
     """
@@ -73,11 +99,13 @@ def loss_by_ranks(model: Model, flows: Mapping[str, Moments], target: float) -> 
         gradients = Root(flow.gradients, gradient_ridge(flow))
         worth = torch.linalg.svdvals(gradients.root @ weight @ roots[id(flow.inputs)].root).square()
         errors = (worth.sum() - worth.cumsum(0)).clamp_min(0).numpy()
-        (rows, columns), ranks = weight.shape, np.arange(1.0, len(worth) + 1)
-        saves = ranks * (rows + columns) < rows * columns  # multiply-accumulates
-        bias = rows if layer.bias is None else 0  # the mean of what is lost is added
-        costs = (ranks * (rows + columns - ranks) + bias)[saves]
-        tables.append(Table(np.append(costs, rows * columns), np.append(errors[saves], 0.0)))
+        cost = LayerCost.of(layer, flow, moves_mean=True, times=times.layers[name] if times else None)
+        ranks = np.arange(1.0, len(worth) + 1)
+        saves = cost.factors(ranks, budget.form, "macs") < cost.dense("macs")
+        costs = cost.factors(ranks, budget.form, budget.unit)[saves]
+        tables.append(Table(np.append(costs, cost.dense(budget.unit)), np.append(errors[saves], 0.0)))
+    if times:  # what the model takes beside its layers stays
+        target -= times.total - sum(layer.dense for layer in times.layers.values())
     least = sum(float(table.costs.min()) for table in tables)
     chosen = solve(tables, max(target, least))
     return sum(float(table.errors[index]) for table, index in zip(tables, chosen, strict=True)) / 2
