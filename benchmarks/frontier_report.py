@@ -33,6 +33,7 @@ class Result:
 
 
 MEASURES = {"divergence": "divergence", "accuracy": "accuracy", "tuned": "fine-tuned"}
+FORMS = {"divergence": ".1e", "accuracy": ".4f", "tuned": ".4f"}
 COSTS = ("parameters", "macs", "time", "seconds")
 Found = dict[str, list[Result]]
 
@@ -49,7 +50,8 @@ def table(found: Found) -> str:
         for measure in measures:
             values = [float(getattr(each, measure).mean()) for each in entries]
             differences = paired(first, entries, measure)
-            cells += [spread(values), "" if entries is first else interval(differences)]
+            form = FORMS[measure]
+            cells += [spread(values, form), "" if entries is first else interval(differences, form)]
             standings.append((standing(differences, measure), measure))
         of, of_ours = costs(entries), costs(first)
         more = [label for key, label in (("macs", "MACs"), ("time", "time")) if of_ours[key] > of[key]]
@@ -76,10 +78,10 @@ def bounds(differences: list[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def interval(differences: list[float]) -> str:
-    """Return both as text."""
+def interval(differences: list[float], form: str) -> str:
+    """Return both as text, each in that form."""
     mean, low, high = bounds(differences)
-    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{mean:+{form}} ({low:+{form}} to {high:+{form}})"
 
 
 def standing(differences: list[float], measure: str) -> str:

@@ -35,7 +35,7 @@ TABLE = """\
 val: validation accuracy (%) of the final model, n = 143 images
 dense, pruned, fact, final: test accuracy (%) before, after pruning, factorising and fine-tuning, n = 359 images
 params, MACs: those of the final model in % of the dense one's
-differs in: where it names no other value, decompose.keep=0.6
+differs in: where it names no other value, decompose.keep=0.3
 
 | experiment           |         differs in | method | params |  MACs |   val | dense | pruned |  fact | final |
 |----------------------|-------------------:|-------:|-------:|------:|------:|------:|-------:|------:|------:|
