@@ -22,6 +22,9 @@ from vtp.times import Times
 SHARES = (0.0, 0.25, 0.5, 0.75)
 """Of the logarithm of what the budget leaves, the part that dims take before ranks take the rest."""
 
+SHARES_OF_TIME = (0.0, 1.0, 1.5, 2.0)
+"""The same where time counts: it falls by less than the weights do, and short products gain nothing by ranks."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shared:
@@ -31,7 +34,8 @@ class Shared:
         model: it, refitted.
         share: of the budget, that dims have taken.
         sites: what became of each inner site.
-        predicted: share -> nats that the predictions are expected to move in the end, of dims and of ranks.
+        predicted: share -> nats that the predictions are expected to move in the end, of dims and of ranks; only
+            those with which the budget can be kept.
     """
 
     model: Model
@@ -50,6 +54,8 @@ def shared(
 ) -> Shared:
     """Return `model` with fewer dims, so that ranks can bring it to a budget at the least loss.
 
+    Where no share lets the budget be kept, the largest one is taken.
+
     Args:
         model: without scores and factors, on the CPU.
         reference: whose outputs it is refitted to.
@@ -64,17 +70,17 @@ def shared(
     target = budget.keep * whole
     found: dict[float, tuple[Model, list[InnerReport]]] = {}
     predicted = {}
-    for share in SHARES:
+    shares = SHARES_OF_TIME if budget.unit == "latency" else SHARES
+    for share in shares:
         keep = min(1.0, target / before) ** share
         slim, sites = narrowing.to(keep) if share else (model, [])
         slim = corrected(slim, reference, images)
         found[share] = slim, sites
         times = measured(slim, dense, budget.batch) if budget.unit == "latency" else None
-        predicted[share] = (
-            sum(site.predicted_loss for site in sites),
-            loss_by_ranks(slim, moments(slim, images, seed), budget, target, times),
-        )
-    best = min(SHARES, key=lambda share: sum(predicted[share]))
+        by_ranks = loss_by_ranks(slim, moments(slim, images, seed), budget, target, times)
+        if by_ranks is not None:
+            predicted[share] = (sum(site.predicted_loss for site in sites), by_ranks)
+    best = min(predicted, key=lambda share: sum(predicted[share]), default=shares[-1])
     return Shared(model=found[best][0], share=best, sites=found[best][1], predicted=predicted)
 
 
@@ -87,10 +93,10 @@ def _cost(model: Model, flows: Mapping[str, Moments], budget: Budget) -> float:
 
 def loss_by_ranks(
     model: Model, flows: Mapping[str, Moments], budget: Budget, target: float, times: Times | None = None
-) -> float:
+) -> float | None:
     """Return the nats that the best ranks are expected to lose, with at most `target` in the budget's unit.
 
-    The best are those of the SVD in the metric `loss`. Where rank 1 of all layers is more, that is taken.
+    The best are those of the SVD in the metric `loss`. None where even the least ranks cost more.
     """
     roots = {id(flow.inputs): Root(flow.inputs.covariance) for flow in flows.values()}
     tables = []
@@ -106,6 +112,7 @@ def loss_by_ranks(
         tables.append(Table(np.append(costs, cost.dense(budget.unit)), np.append(errors[saves], 0.0)))
     if times:  # what the model takes beside its layers stays
         target -= times.total - sum(layer.dense for layer in times.layers.values())
-    least = sum(float(table.costs.min()) for table in tables)
-    chosen = solve(tables, max(target, least))
+    if target < sum(float(table.costs.min()) for table in tables):
+        return None
+    chosen = solve(tables, target)
     return sum(float(table.errors[index]) for table, index in zip(tables, chosen, strict=True)) / 2
