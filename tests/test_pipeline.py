@@ -9,6 +9,7 @@ import yaml
 
 from tests.conftest import ROOT, run, stages_run, write_params
 from vtp.checkpoint import load
+from vtp.times import LayerTimes, Times, load_times, save_times
 
 pytestmark = pytest.mark.slow
 
@@ -98,19 +99,19 @@ def layer_weights(path: Path) -> int:
     )
 
 
-def test_one_budget_of_milliseconds_is_kept_by_dims_and_ranks_together(project: Path) -> None:
-    """By the times that `calibrate` measures: what the model then takes differs from run to run."""
-    changes = (
-        (" keep:  ", " keep: 0.7  "),
-        (" batch: 0 ", " batch: 16 "),
-        (" budget: parameters ", " budget: latency "),
-    )
-    write_params(project, *changes)
-    run(project, "dvc", "repro", "decompose@svd")
-    times = json.loads((project / "out/calibrate/times.json").read_text())
+def test_one_budget_of_milliseconds_is_kept_by_the_times_that_calibrate_found(project: Path) -> None:
+    """Of a model so small next to nothing saves time: `calibrate` is given other times than it measured."""
+    budget = (" budget: parameters ", " budget: latency ")
+    write_params(project, budget, (" keep:  ", " keep: 0.7  "), (" batch: 0 ", " batch: 16 "))
+    run(project, "dvc", "repro", "calibrate")
+    measured = load_times(project / "out/calibrate/times.json")
+    assert measured is not None
+    assert measured.batch == 16
+    layers = dict.fromkeys(measured.layers, LayerTimes(4.0, (16, 32), (1.0, 2.0)))
+    times = Times(16, 10 + 4.0 * len(layers), layers, 20 + 4.0 * len(layers))
+    (project / "out/calibrate/times.json").unlink()  # of DVC's cache
+    save_times(times, project / "out/calibrate/times.json")
+    run(project, "python", "-m", "stages.decompose", "svd")
     found = json.loads((project / "out/decompose/svd/report.json").read_text())["milliseconds"]
-    assert found["before"] < times["dense"]
-    assert found["predicted"] <= 0.7 * times["dense"]
-    budget = json.loads((project / "out/prune/report.json").read_text())["budget"]
-    assert budget["share"] > 0
-    assert str(budget["share"]) in budget["predicted_loss"]
+    assert found["before"] == times.total
+    assert 0.7 * times.dense - 3 < found["predicted"] <= 0.7 * times.dense

@@ -15,6 +15,7 @@ from tests.trained import digits, divergence, scored
 from vtp.budget import Budget, dense_cost
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.roots import gradient_ridge
+from vtp.latency import Latency
 from vtp.lowrank import UnitReport, factorise
 from vtp.models import ModelSpec
 from vtp.models.spec import Form
@@ -172,3 +173,18 @@ def test_dims_take_the_share_that_is_expected_to_lose_least() -> None:
     assert lost[0.0] > 2 * lost[found.share]
     target = weights(trained()) * 0.33**found.share
     assert 0.9 * target < weights(found.model) <= target
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0.6, True), (0.35, False)])
+def test_dims_that_save_no_time_stay_where_time_counts(
+    keep: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By layers' times that are the same for any dims: of 58 ms at least 22 are left, ten of them beside layers."""
+    model = wide()
+    images = random_images(model.spec, 64)
+    monkeypatch.setattr("vtp.prune.sharing.measured", lambda slim, dense, batch: invented(slim))
+    monkeypatch.setattr("vtp.prune.sharing.latency", lambda *_: Latency(0.058, 0.058, 0.058, 3))
+    found = shared(model, model, model, images, Budget(keep, "latency", "pair", 8), 0)
+    assert bool(found.predicted) is kept
+    assert (found.share == 0) is kept
+    assert (weights(found.model) == weights(model)) is kept
