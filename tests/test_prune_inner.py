@@ -179,7 +179,7 @@ def test_dims_take_the_share_that_is_expected_to_lose_least() -> None:
 def test_dims_that_save_no_time_stay_where_time_counts(
     keep: float, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By layers' times that are the same for any dims: of 58 ms at least 22 are left, ten of them beside layers."""
+    """By layers' times that are the same for any dims: of 58 ms at least 22 are left, ten beside layers."""
     model = wide()
     images = random_images(model.spec, 64)
     monkeypatch.setattr("vtp.prune.sharing.measured", lambda slim, dense, batch: invented(slim))
