@@ -26,7 +26,7 @@ from vtp.checkpoint import load
 from vtp.data.dataset import Split, load_dataset
 from vtp.errors import UserError
 from vtp.inference import for_inference
-from vtp.inference.times import measured
+from vtp.inference.times import measured, milliseconds
 from vtp.latency import latency
 from vtp.lowrank import corrected, factorise
 from vtp.models import Model
@@ -81,7 +81,7 @@ def by_ranks(
     slim: Model, dense: Model, params: Params, images: Tensor, flows: dict[str, Moments], budget: Budget
 ) -> Model | None:
     """Return the slim model with ranks that bring it to the budget, corrected, as the pipeline makes it."""
-    times = measured(slim, dense, budget.batch)
+    times = measured(slim, budget.batch, milliseconds(dense, budget.batch))
     keep = min(1.0, budget.keep * times.dense / times.total)
     plan = replace(params.decompose, budget="latency", keep=keep)
     try:

@@ -14,9 +14,7 @@ import torch
 
 from benchmarks.latency import BATCHES, conditions, pixels
 from vtp.calibration.moments import moments
-from vtp.inference import for_inference
-from vtp.inference.times import measured
-from vtp.latency import latency
+from vtp.inference.times import measured, milliseconds
 from vtp.lowrank import factorise
 from vtp.models import dense_spec, initialised
 from vtp.params import DecomposeParams, load_params
@@ -36,7 +34,7 @@ def main() -> None:
     rows = []
     for batch in BATCHES:
         start = time.perf_counter()
-        times = measured(model, model, batch)
+        times = measured(model, batch, milliseconds(model, batch))
         seconds = time.perf_counter() - start
         for keep in KEEPS:
             plan = DecomposeParams(
@@ -44,7 +42,7 @@ def main() -> None:
             )
             small, units = factorise(model, "svd", plan, flows, times)
             predicted = times.predicted({unit.unit: unit.rank for unit in units})
-            found = 1000 * latency(for_inference(small), batch).low
+            found = milliseconds(small, batch)
             off, part = f"{found / predicted - 1:+.0%}", f"{found / times.total:.2f}"
             rows.append((f"{batch}", f"{seconds:.0f}", f"{keep}", f"{predicted:.2f}", f"{found:.2f}", off, part))
     print(f"{conditions(params)}\n")

@@ -2,8 +2,7 @@
 
 from stages.paths import repository_root
 from vtp.files import write_json
-from vtp.inference import for_inference
-from vtp.latency import latency
+from vtp.inference import times
 from vtp.models import Model
 
 
@@ -15,7 +14,7 @@ def compare_latency(method: str, model: Model, milliseconds: dict[str, float]) -
         model: on the device that was timed.
         milliseconds: `batch` images, what the model took `before`, and what is `predicted` of it.
     """
-    measured = 1000 * latency(for_inference(model), int(milliseconds["batch"])).low
+    measured = times.milliseconds(model, int(milliseconds["batch"]))
     path = repository_root() / ".vtp" / "timings" / f"latency-{method}.json"
     write_json(path, milliseconds | {"measured": measured})
     print(

@@ -15,7 +15,6 @@ from tests.trained import digits, divergence, scored
 from vtp.budget import Budget, dense_cost
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.roots import gradient_ridge
-from vtp.latency import Latency
 from vtp.lowrank import UnitReport, factorise
 from vtp.models import ModelSpec
 from vtp.models.spec import Form
@@ -182,8 +181,8 @@ def test_dims_that_save_no_time_stay_where_time_counts(
     """By layers' times that are the same for any dims: of 58 ms at least 22 are left, ten beside layers."""
     model = wide()
     images = random_images(model.spec, 64)
-    monkeypatch.setattr("vtp.prune.sharing.measured", lambda slim, dense, batch: invented(slim))
-    monkeypatch.setattr("vtp.prune.sharing.latency", lambda *_: Latency(0.058, 0.058, 0.058, 3))
+    monkeypatch.setattr("vtp.prune.sharing.measured", lambda slim, batch, dense: invented(slim))
+    monkeypatch.setattr("vtp.prune.sharing.milliseconds", lambda *_: 58.0)
     found = shared(model, model, model, images, Budget(keep, "latency", "pair", 8), 0)
     assert bool(found.predicted) is kept
     assert (found.share == 0) is kept

@@ -10,10 +10,8 @@ from torch import Tensor
 from vtp.budget import Budget, LayerCost, dense_cost
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.roots import Root, gradient_ridge
-from vtp.inference import for_inference
-from vtp.inference.times import measured
+from vtp.inference.times import measured, milliseconds
 from vtp.knapsack import Table, solve
-from vtp.latency import latency
 from vtp.models import Model, factorisable
 from vtp.prune.correction import corrected
 from vtp.prune.inner import InnerReport, Narrowing
@@ -76,7 +74,7 @@ def shared(
         slim, sites = narrowing.to(keep) if share else (model, [])
         slim = corrected(slim, reference, images)
         found[share] = slim, sites
-        times = measured(slim, dense, budget.batch) if budget.unit == "latency" else None
+        times = measured(slim, budget.batch, whole) if budget.unit == "latency" else None
         by_ranks = loss_by_ranks(slim, moments(slim, images, seed), budget, target, times)
         if by_ranks is not None:
             predicted[share] = (sum(site.predicted_loss for site in sites), by_ranks)
@@ -87,7 +85,7 @@ def shared(
 def _cost(model: Model, flows: Mapping[str, Moments], budget: Budget) -> float:
     """Return the cost of a model without factors, in the unit of the budget."""
     if budget.unit == "latency":
-        return 1000 * latency(for_inference(model), budget.batch).low
+        return milliseconds(model, budget.batch)
     return dense_cost(model, flows, budget.unit)
 
 
