@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.decompositions import machine
-from benchmarks.moves import cut
 from benchmarks.trained_models import measured as lost
 from stages.paths import DATASET, PARAMS
 from vtp.budget import Budget
@@ -26,12 +25,14 @@ from vtp.checkpoint import load
 from vtp.data.dataset import Split, load_dataset
 from vtp.errors import UserError
 from vtp.inference import for_inference
-from vtp.inference.times import measured, milliseconds
+from vtp.inference.times import measured
 from vtp.latency import latency
 from vtp.lowrank import corrected, factorise
 from vtp.models import Model
 from vtp.params import Params, load_params
-from vtp.prune import shared
+from vtp.prune import Narrowing, shared
+from vtp.prune import corrected as writers_corrected
+from vtp.prune.sharing import STEP
 from vtp.report import markdown_table
 
 TURNS = 5
@@ -81,7 +82,7 @@ def by_ranks(
     slim: Model, dense: Model, params: Params, images: Tensor, flows: dict[str, Moments], budget: Budget
 ) -> Model | None:
     """Return the slim model with ranks that bring it to the budget, corrected, as the pipeline makes it."""
-    times = measured(slim, budget.batch, milliseconds(dense, budget.batch))
+    times = measured(slim, budget.batch, dense)
     keep = min(1.0, budget.keep * times.dense / times.total)
     plan = replace(params.decompose, budget="latency", keep=keep)
     try:
@@ -93,10 +94,11 @@ def by_ranks(
 
 def by_dims(dense: Model, images: Tensor, flows: dict[str, Moments], budget: Budget) -> Model | None:
     """Return the model of most dims that takes the time, found by bisection."""
+    narrowing = Narrowing.of(dense, flows, STEP)
     low, high, found = 0.02, 1.0, None
     for _ in range(STEPS):
         keep = (low + high) / 2
-        small = cut(dense, flows, images, keep)
+        small = writers_corrected(narrowing.to(keep)[0], dense, images)
         if part(small, dense, budget.batch) <= budget.keep:
             low, found = keep, small
         else:

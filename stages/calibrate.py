@@ -4,7 +4,7 @@ from stages.paths import MOMENTS, PARAMS, TIMES
 from stages.shared import load_data, load_model, run_stage, set_up
 from vtp.calibration.moments import moments, save_moments
 from vtp.calibration.watching import calibration_images
-from vtp.inference.times import measured, milliseconds
+from vtp.inference.times import measured
 from vtp.params import load_params
 from vtp.times import save_times
 
@@ -21,9 +21,7 @@ def main() -> None:
     slim, batch = load_model("prune", dataset, device), params.calibrate.batch
     flows = moments(slim, images, params.seed)
     save_moments(flows, MOMENTS)
-    times = None
-    if batch:
-        times = measured(slim, batch, milliseconds(load_model("baseline", dataset, device), batch))
+    times = measured(slim, batch, load_model("baseline", dataset, device)) if batch else None
     save_times(times, TIMES)
     print(f"calibrate: {len(flows)} layers on {len(images)} images, {MOMENTS.stat().st_size / 1e6:,.1f} MB")
 

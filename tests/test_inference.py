@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.models import FAMILIES, SEEDS, both, random_images, random_model, small_spec, specs, with_factors
 from vtp.inference import for_inference
+from vtp.inference.vit import MANY_TOKENS, attend
 from vtp.models import Model, ModelSpec, build, factorisable, from_state
 from vtp.models.spec import Factor
 from vtp.models.vit.spec import HeadSpec, ViTSpec
@@ -65,6 +66,18 @@ def test_the_logits_are_those_of_the_model(family: str, data: st.DataObject, see
         expected = model(images)
         torch.testing.assert_close(for_inference(model)(images), expected, rtol=1e-9, atol=1e-9)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@given(st.sampled_from([2, MANY_TOKENS]), st.integers(1, 9), st.integers(1, 9), SEEDS)
+def test_attention_is_the_same_for_any_dims_and_number_of_tokens(tokens: int, qk: int, v: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, values = (
+        torch.randn(2, 3, rows, dims, generator=generator, dtype=torch.float64)
+        for rows, dims in ((1, qk), (tokens, qk), (tokens, v))
+    )
+    weights = torch.exp(torch.einsum("bhmk,bhnk->bhmn", q, k))
+    expected = torch.einsum("bhmn,bhnv->bhmv", weights / weights.sum(-1, keepdim=True), values)
+    torch.testing.assert_close(attend(q, k, values), expected, rtol=1e-9, atol=1e-9)
 
 
 @both

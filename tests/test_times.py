@@ -68,7 +68,7 @@ def modules_of(whole: dict[torch.nn.Module, float]) -> list[torch.nn.Linear]:
 
 def test_a_model_is_timed_layer_by_layer() -> None:
     model = wide().float()
-    times = measured(model, 2, 1.0)
+    times = measured(model, 2, model)
     assert times.layers.keys() == factorisable(model).keys()
     for name, layer in times.layers.items():  # ranks that save products: below 64 of 128 × 128, 71.1 of 128 × 160
         assert layer.ranks == ((16, 32, 48, 64) if ".mlp." in name else (16, 32, 48))

@@ -1,10 +1,12 @@
 """Measuring what the layers of a model cost in time, dense and as factors.
 
-Layers are timed inside the whole model in its inference form, where they find the caches as they do in use: once
-dense, then all as factors, of several ranks. The fastest run counts, as whatever else the machine does only adds;
+Layers are timed inside the whole model in its inference form, where they find the caches as they do in use: all
+dense, and all as factors, of several ranks. The fastest run counts, as whatever else the machine does only adds;
 layers of one kind and shape count as one. What the model takes beside its layers is the same whatever their ranks.
 """
 
+import itertools
+import math
 import re
 import statistics
 import time
@@ -14,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,47 +26,56 @@ from vtp.models.spec import Factor
 from vtp.times import STEP, LayerTimes, Times
 
 POINTS = 8  # ranks that are measured
-RUNS, SECONDS = 20, 1.0  # of each model at most, of which there are three at least
+TURNS = 5  # of each model, as a machine is not as fast in one second as in the next
+RUNS, SECONDS = 4, 0.2  # of a model in its turn, at most
 
 
 def milliseconds(model: Model, batch: int) -> float:
     """Return what `batch` images take by the inference form of `model`: the fastest run."""
-    return 1000 * latency(for_inference(model), batch, RUNS, SECONDS).low
+    return 1000 * latency(for_inference(model), batch, TURNS * RUNS, TURNS * SECONDS).low
 
 
-def measured(model: Model, batch: int, dense: float) -> Times:
+def measured(model: Model, batch: int, dense: Model) -> Times:
     """Time a model without factors for `batch` images, on its device and with PyTorch's number of threads.
 
-    `dense` is the `milliseconds` of the model before dims were removed.
+    It takes turns with itself in factors, and with `dense`, the model before dims were removed.
     """
-    layers = factorisable(model)
-    shapes = {name: tuple(layer.weight.flatten(1).shape) for name, layer in layers.items()}
-    total, each = _timed(for_inference(model), batch, shapes)
-    found: dict[str, dict[int, float]] = {name: {} for name in layers}
-    for point in range(1, POINTS + 1):
-        ranks = {name: rank for name, (rows, columns) in shapes.items() if (rank := _rank(rows, columns, point))}
-        factors = {name: Factor(rank, layers[name].bias is not None) for name, rank in ranks.items()}
-        if factors:
-            _, times = _timed(for_inference(_zeros(model, factors)), batch, shapes)
-            for name, rank in ranks.items():
-                found[name][rank] = times[name]
-    return Times(batch, total, {name: _layer_times(each[name], found[name]) for name in layers}, dense)
+    shapes = {name: tuple(layer.weight.flatten(1).shape) for name, layer in factorisable(model).items()}
+    points = [
+        {name: _rank(rows, columns, point) for name, (rows, columns) in shapes.items()}
+        for point in range(POINTS + 1)
+    ]
+    wholes = {"dense": for_inference(dense), "total": for_inference(model)}
+    found: dict[Any, float] = defaultdict(lambda: math.inf)
+    for _ in range(TURNS):
+        for key, whole in wholes.items():
+            found[key] = min(found[key], 1000 * latency(whole, batch, RUNS, SECONDS).low)
+        for ranks in points:
+            factors = for_inference(_in_factors(model, ranks))
+            for name, milliseconds in _by_layer(factors, batch, shapes).items():
+                found[name, ranks[name]] = min(found[name, ranks[name]], milliseconds)
+    tried = {name: {ranks[name] for ranks in points} for name in shapes}
+    layers = {name: _layer_times({rank: found[name, rank] for rank in ranks}) for name, ranks in tried.items()}
+    return Times(batch, found["total"], layers, found["dense"])
 
 
 def _rank(rows: int, columns: int, point: int) -> int:
-    """Return the multiple of STEP at `point` of POINTS on the way to where factors save nothing; 0: none."""
+    """Return the multiple of STEP at `point` of POINTS on the way to where factors save nothing; 0: dense."""
     most = (rows * columns - 1) // (rows + columns) // STEP
-    return STEP * max(min(1, most), round(most * point / POINTS))
+    return STEP * max(min(1, most, point), round(most * point / POINTS))
 
 
-def _layer_times(dense: float, factors: Mapping[int, float]) -> LayerTimes:
-    ranks = tuple(sorted(factors))
-    rising = np.maximum.accumulate([factors[rank] for rank in ranks]).tolist() if ranks else []
-    return LayerTimes(dense, ranks, tuple(rising))
+def _layer_times(milliseconds: Mapping[int, float]) -> LayerTimes:
+    """Return what a layer costs, given the time at each rank, 0: dense."""
+    ranks = sorted(milliseconds.keys() - {0})
+    rising = itertools.accumulate((milliseconds[rank] for rank in ranks), max)
+    return LayerTimes(milliseconds[0], tuple(ranks), tuple(rising))
 
 
-def _zeros(model: Model, factors: dict[str, Factor]) -> Model:
-    """Return the model with these factors; times do not depend on the weights, which are zeros."""
+def _in_factors(model: Model, ranks: Mapping[str, int]) -> Model:
+    """Return the model with factors of these ranks, 0: none. Times do not depend on weights, which are zeros."""
+    layers = factorisable(model)
+    factors = {name: Factor(rank, layers[name].bias is not None) for name, rank in ranks.items() if rank}
     spec = replace(model.spec, factors=factors)
     state = {
         name: torch.zeros(like.shape, dtype=like.dtype, device=model.mean.device)
@@ -74,9 +84,8 @@ def _zeros(model: Model, factors: dict[str, Factor]) -> Model:
     return from_state(spec, state)
 
 
-def _timed(model: Model, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> tuple[float, dict[str, float]]:
-    """Return the milliseconds of a whole inference form, and of each layer; of those alike the mean."""
-    whole = latency(model, batch, RUNS, SECONDS).low
+def _by_layer(model: Model, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
+    """Return the milliseconds of each layer in an inference form; of those alike the mean."""
     parts = parts_of(model, shapes)
     with _watched({module for shared in parts.values() for module, _ in shared}, model.mean.device) as seen:
         latency(model, batch, RUNS, SECONDS)
@@ -85,7 +94,7 @@ def _timed(model: Model, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> t
     for name, shared in parts.items():
         keys[name] = (re.sub(r"\d+", "", name), *shapes[name], *(seen[module].rows for module, _ in shared))
         alike[keys[name]].append(sum(share * min(seen[module].seconds) for module, share in shared))
-    return 1000 * whole, {name: 1000 * statistics.mean(alike[key]) for name, key in keys.items()}
+    return {name: 1000 * statistics.mean(alike[key]) for name, key in keys.items()}
 
 
 @dataclass

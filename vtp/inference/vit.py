@@ -1,7 +1,7 @@
 """A vision transformer in the form in which it answers fastest.
 
-The tokens of all images are the rows of one matrix. Shape suffixes: B images, N tokens of each, R rows (images
-times tokens), D model dims.
+The tokens of all images are the rows of one matrix. Shape suffixes: B images, N tokens of each, M of them that
+attend, R rows (images times tokens), H heads, K dims of a query or key, V of a value, D model dims.
 """
 
 from dataclasses import replace
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from vtp.inference.layers import Together, factors_of, linear, scaled, sequence
 from vtp.models.vit.block import Attention, Block
 from vtp.models.vit.module import VisionTransformer
+
+MANY_TOKENS = 100  # from which on the fused attention is faster than plain products, by what it saves in memory
 
 
 class FusedAttention(nn.Module):
@@ -49,8 +51,7 @@ class FusedAttention(nn.Module):
             self.groups, q[0].split(sizes_qk, 1), k.split(sizes_qk, 1), v.split(sizes_v, 1), strict=True
         ):
             heads = (by_head(q_g, attending, count), by_head(k_g, tokens, count), by_head(v_g, tokens, count))
-            found_BHNV = F.scaled_dot_product_attention(*heads, scale=1.0)
-            attended.append(found_BHNV.transpose(1, 2).flatten(2).flatten(0, 1))
+            attended.append(attend(*heads).transpose(1, 2).flatten(2).flatten(0, 1))
         return self.output(torch.cat(attended, 1) if len(attended) > 1 else attended[0])  # type: ignore[no-any-return]
 
 
@@ -119,6 +120,22 @@ class FusedVisionTransformer(VisionTransformer):
         readers = attention.readers
         place = ("query", "key", "value").index(name) - (attention.query is not None)
         return [(readers.first, readers.sizes[place] / sum(readers.sizes)), (readers.rests[place], 1.0)]
+
+
+def attend(q_BHMK: Tensor, k_BHNK: Tensor, v_BHNV: Tensor) -> Tensor:
+    """Return softmax(q kᵀ) v (B, heads, queries, V).
+
+    On a CPU PyTorch's fused attention wants as many dims of keys as of values, and takes two to four times as long
+    with others: longer than plain products where tokens are few, and than dims that are filled up with zeros.
+    """
+    dims, others = v_BHNV.shape[-1], k_BHNK.shape[-1]
+    if dims != others and k_BHNK.shape[-2] < MANY_TOKENS:
+        return (q_BHMK @ k_BHNK.transpose(-2, -1)).softmax(-1) @ v_BHNV
+    if dims < others:
+        v_BHNV = F.pad(v_BHNV, (0, others - dims))
+    elif dims > others:
+        q_BHMK, k_BHNK = (F.pad(x, (0, dims - others)) for x in (q_BHMK, k_BHNK))
+    return F.scaled_dot_product_attention(q_BHMK, k_BHNK, v_BHNV, scale=1.0)[..., :dims]
 
 
 def leading(x_RD: Tensor, tokens: int, count: int) -> Tensor:

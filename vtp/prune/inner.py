@@ -10,6 +10,7 @@ activation those are left out, a few at a time, whose loss the others can best m
 predictions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -85,10 +86,13 @@ class Narrowing:
     sites: Sequence[Options]
 
     @classmethod
-    def of(cls, model: Model, flows: Mapping[str, Moments]) -> Self:
-        """Prepare a model without scores and factors, on the CPU; it stays as it is."""
+    def of(cls, model: Model, flows: Mapping[str, Moments], step: int = 1) -> Self:
+        """Prepare a model without scores and factors, on the CPU; it stays as it is.
+
+        A multiple of `step` dims stays, of each head or behind an activation, or all.
+        """
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        sites = [_options(state, inner, flows) for inner in FAMILIES[model.spec.name].inner(model.spec)]
+        sites = [_options(state, inner, flows, step) for inner in FAMILIES[model.spec.name].inner(model.spec)]
         return cls(model.spec, state, weights(model), sites)
 
     def to(self, keep: float) -> tuple[Model, list[InnerReport]]:
@@ -116,16 +120,16 @@ def weights(model: Model) -> int:
     return sum(layer.weight.numel() for layer in factorisable(model).values())
 
 
-def _options(state: State, inner: Inner, flows: Mapping[str, Moments]) -> Options:
+def _options(state: State, inner: Inner, flows: Mapping[str, Moments], step: int) -> Options:
     """Return what the site can become; where dims may be mixed, they are brought into their basis in `state`."""
     if inner.read_as == "activations":
-        return _left_out(state, inner, flows[inner.reader])
+        return _left_out(state, inner, flows[inner.reader], step)
     heads, start = [], 0
     for dims in inner.heads:
         heads.append(slice(start, start + dims))
         start += dims
     worth = [_rotate(state, inner, head, flows) for head in heads]
-    return _truncated(state, inner, worth)
+    return _truncated(state, inner, worth, step)
 
 
 def _rotate(state: State, inner: Inner, head: slice, flows: Mapping[str, Moments]) -> Tensor:
@@ -157,17 +161,17 @@ def _rotate(state: State, inner: Inner, head: slice, flows: Mapping[str, Moments
     return worth
 
 
-def _truncated(state: State, inner: Inner, worth: Sequence[Tensor]) -> Options:
+def _truncated(state: State, inner: Inner, worth: Sequence[Tensor], step: int) -> Options:
     """Return the options of a site whose dims are in order within each head: equally many of each."""
-    cost = _cost_of_a_dim(state, inner)
-    most = max(inner.heads)
-    masks = [torch.cat([torch.arange(dims) < count for dims in inner.heads]) for count in range(1, most + 1)]
-    errors = [float(sum(each[count:].sum() for each in worth)) for count in range(1, most + 1)]
+    cost, most = _cost_of_a_dim(state, inner), max(inner.heads)
+    counts = [*range(step, most, step), most]
+    masks = [torch.cat([torch.arange(dims) < count for dims in inner.heads]) for count in counts]
+    errors = [float(sum(each[count:].sum() for each in worth)) for count in counts]
     return Options(inner, masks, [cost * int(mask.sum()) for mask in masks], errors)
 
 
-def _left_out(state: State, inner: Inner, flow: Moments) -> Options:
-    """Return the options of a site behind an activation, from one dim to all.
+def _left_out(state: State, inner: Inner, flow: Moments, step: int) -> Options:
+    """Return the options of a site behind an activation, from `step` dims to all.
 
     A convolution reads a dim by several columns, which go together. A set J of columns of W costs
     tr(W_J ([Σ⁻¹]_JJ)⁻¹ W_Jᵀ) once the other columns make up for it, and leaves W and Σ⁻¹ without it, both updated.
@@ -178,8 +182,9 @@ def _left_out(state: State, inner: Inner, flow: Moments) -> Options:
     inverse = torch.linalg.inv(_with_ridge(flow.inputs.covariance))
     mask, error = torch.ones(dims, dtype=torch.bool), 0.0
     masks, errors = [mask.clone()], [0.0]
-    while (alive := mask.nonzero().flatten()).numel() > 1:
-        some = min(-(-dims // STEPS), len(alive) - 1)
+    most = step * math.ceil(dims / STEPS / step)
+    while len(alive := mask.nonzero().flatten()) > step:
+        some = len(alive) % step or min(most, len(alive) - step)
         gone = alive[_each_alone(left, inverse, alive, columns).argsort(stable=True)[:some]]
         index = (gone[:, None] * columns + torch.arange(columns)).flatten()
         made_up = torch.linalg.solve(inverse[index][:, index], inverse[index])

@@ -1,7 +1,8 @@
 """How dims and ranks share one budget: of some shares, the one that is expected to lose least is taken."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,11 +18,14 @@ from vtp.prune.correction import corrected
 from vtp.prune.inner import InnerReport, Narrowing
 from vtp.times import Times
 
-SHARES = (0.0, 0.25, 0.5, 0.75)
-"""Of the logarithm of what the budget leaves, the part that dims take before ranks take the rest."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""The part of the logarithm of what the budget leaves that dims take of the weights, before ranks take the rest.
 
-SHARES_OF_TIME = (0.0, 1.0, 1.5, 2.0)
-"""The same where time counts: it falls by less than the weights do, and short products gain nothing by ranks."""
+Those above 1 are for budgets of time, which falls by less than the weights do.
+"""
+
+STEP = 8
+"""Dims that go or stay together where time counts: as many floats go into a register."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,23 +67,26 @@ def shared(
         seed: of the gradients' draws.
     """
     flows = moments(model, images, seed)
-    narrowing = Narrowing.of(model, flows)
+    narrowing = Narrowing.of(model, flows, STEP if budget.unit == "latency" else 1)
     whole, before = (_cost(each, flows, budget) for each in (dense, model))
     target = budget.keep * whole
-    found: dict[float, tuple[Model, list[InnerReport]]] = {}
-    predicted = {}
-    shares = SHARES_OF_TIME if budget.unit == "latency" else SHARES
-    for share in shares:
-        keep = min(1.0, target / before) ** share
-        slim, sites = narrowing.to(keep) if share else (model, [])
-        slim = corrected(slim, reference, images)
-        found[share] = slim, sites
-        times = measured(slim, budget.batch, whole) if budget.unit == "latency" else None
+    predicted: dict[float, tuple[float, float]] = {}
+    best, lost = Shared(model=model, share=0.0, sites=[], predicted=predicted), math.inf
+    for share in SHARES:
+        slim, sites = narrowing.to(min(1.0, target / before) ** share) if share else (model, [])
+        by_dims = sum(site.predicted_loss for site in sites)
+        if by_dims >= lost:
+            break
+        slim, times = corrected(slim, reference, images), None
+        if budget.unit == "latency":
+            times = measured(slim, budget.batch, dense)
+            target = budget.keep * times.dense
         by_ranks = loss_by_ranks(slim, moments(slim, images, seed), budget, target, times)
-        if by_ranks is not None:
-            predicted[share] = (sum(site.predicted_loss for site in sites), by_ranks)
-    best = min(predicted, key=lambda share: sum(predicted[share]), default=shares[-1])
-    return Shared(model=found[best][0], share=best, sites=found[best][1], predicted=predicted)
+        if by_ranks < math.inf:
+            predicted[share] = (by_dims, by_ranks)
+        if by_dims + by_ranks <= lost:
+            lost, best = by_dims + by_ranks, replace(best, model=slim, share=share, sites=sites)
+    return best
 
 
 def _cost(model: Model, flows: Mapping[str, Moments], budget: Budget) -> float:
@@ -91,10 +98,10 @@ def _cost(model: Model, flows: Mapping[str, Moments], budget: Budget) -> float:
 
 def loss_by_ranks(
     model: Model, flows: Mapping[str, Moments], budget: Budget, target: float, times: Times | None = None
-) -> float | None:
+) -> float:
     """Return the nats that the best ranks are expected to lose, with at most `target` in the budget's unit.
 
-    The best are those of the SVD in the metric `loss`. None where even the least ranks cost more.
+    The best are those of the SVD in the metric `loss`. Infinite where even the least ranks cost more.
     """
     roots = {id(flow.inputs): Root(flow.inputs.covariance) for flow in flows.values()}
     tables = []
@@ -111,6 +118,6 @@ def loss_by_ranks(
     if times:  # what the model takes beside its layers stays
         target -= times.total - sum(layer.dense for layer in times.layers.values())
     if target < sum(float(table.costs.min()) for table in tables):
-        return None
+        return math.inf
     chosen = solve(tables, target)
     return sum(float(table.errors[index]) for table, index in zip(tables, chosen, strict=True)) / 2
