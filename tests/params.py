@@ -4,9 +4,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
+from vtp.errors import UserError
 from vtp.params import Params, params_from_text, read_yaml
 
 PATH = Path("params.yaml")
@@ -19,3 +21,13 @@ RESNET["sparsify"]["sites"] = ["block.inner"]
 
 def parse(content: Any) -> Params:
     return params_from_text(yaml.dump(content, Dumper=DUMPER, default_flow_style=True), PATH)
+
+
+def complaint(content: Any) -> str:
+    """What is said about a content that is refused: one line."""
+    with pytest.raises(UserError) as caught:
+        parse(content)
+    message = str(caught.value)
+    assert message.startswith("params.yaml")
+    assert "\n" not in message
+    return message

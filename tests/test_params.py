@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from tests.params import RESNET, VIT, parse
+from tests.params import RESNET, VIT, complaint, parse
 from vtp.checked import leaves, words
-from vtp.errors import UserError
 from vtp.models import STARTS
 from vtp.params import METHOD_NAMES, flatten, load_params
 
@@ -50,16 +47,6 @@ def changed(key: Key, value: Any) -> dict[str, Any]:
     *section, last = key.name.split(".")
     (content[section[0]] if section else content)[last] = value
     return content
-
-
-def complaint(content: Any) -> str:
-    """What is said about a content that is refused: one line."""
-    with pytest.raises(UserError) as caught:
-        parse(content)
-    message = str(caught.value)
-    assert message.startswith("params.yaml")
-    assert "\n" not in message
-    return message
 
 
 def allowed(key: Key, value: Any) -> str:
@@ -189,40 +176,6 @@ def test_every_method_can_be_followed(name: str) -> None:
     assert (params.decomp, params.methods) == (name, (name,))
 
 
-@settings(max_examples=25)
-@given(size=st.integers(4, 64), patch=st.integers(1, 80))
-def test_the_patch_divides_the_image(size: int, patch: int) -> None:
-    content = copy.deepcopy(VIT)
-    content["data"]["image_size"], content["model"]["patch_size"] = size, patch
-    if size % patch == 0:
-        parse(content)
-    else:
-        message = complaint(content)
-        assert f"model.patch_size is {patch}" in message
-        assert f"must divide data.image_size, which is {size}" in message
-
-
-def test_resnet_of_small_images_trains_on_batches_of_two_or_more() -> None:
-    content = RESNET | {"training": RESNET["training"] | {"batch_size": 1}}
-    assert complaint(content) == (
-        "params.yaml: training.batch_size is 1, but must be at least 2 for resnet18 with data.image_size 8: "
-        "its last norms would see a single value"
-    )
-    parse(content | {"data": content["data"] | {"image_size": 9}})
-
-
-def test_a_model_has_its_own_keys_and_sites() -> None:
-    assert parse(RESNET).model == type(parse(RESNET).model)(name="resnet18", width=16)
-    message = complaint(VIT | {"sparsify": RESNET["sparsify"]})
-    assert message.startswith("params.yaml: sparsify.sites is ['block.inner'], but ")
-    assert "attention.inner, mlp.hidden" in message
-    assert complaint(VIT | {"model": VIT["model"] | {"name": "alexnet"}}) == (
-        "params.yaml: model.name is 'alexnet', but must be one of vit, resnet18, pretrained"
-    )
-    message = complaint(VIT | {"model": {"name": "resnet18", "width": 16, "depth": 2}})
-    assert message == "params.yaml: unknown key model.depth; allowed here are name, width"
-
-
 @EVERY_KEY
 def test_no_key_may_be_missing(key: Key) -> None:
     content = copy.deepcopy(CONTENTS[key.family])
@@ -244,32 +197,3 @@ def test_a_section_is_there_and_a_mapping_of_known_keys(section: str) -> None:
 def test_an_unknown_key_at_the_top_is_named() -> None:
     for key, written in {"sped": "sped", 1: "1", None: "null"}.items():
         assert f"unknown key {written}; allowed here are seed" in complaint(VIT | {key: 1})
-
-
-def test_rates_of_kinds_are_numbers_in_range_of_kinds_that_have_scores() -> None:
-    def with_rates(rates: Any) -> dict[str, Any]:
-        return VIT | {"prune": VIT["prune"] | {"rates": rates}}
-
-    assert parse(with_rates({"mlp.hidden": 0, "attention.inner": 0.95})).prune.rates == {
-        "mlp.hidden": 0.0,
-        "attention.inner": 0.95,
-    }
-    for wrong in (0.96, -0.1, math.nan, "x"):
-        message = complaint(with_rates({"mlp.hidden": wrong}))
-        assert message == f"params.yaml: prune.rates.mlp.hidden is {wrong!r}, but must be a number from 0 to 0.95"
-    assert complaint(with_rates({"hidden": 0.5})) == (
-        "params.yaml: a key of prune.rates is 'hidden', but must be one of attention.inner, mlp.hidden, "
-        "attention.input, mlp.input, block.inner"
-    )
-    assert complaint(with_rates({"mlp.input": 0.5})) == (
-        "params.yaml: prune.rates is {'mlp.input': 0.5}, but only the sparsify.sites have scores: "
-        "attention.inner, mlp.hidden"
-    )
-
-
-def test_a_budget_of_milliseconds_wants_a_batch_to_time() -> None:
-    key = next(key for key in KEYS if key.name == "decompose.budget")
-    assert complaint(changed(key, "latency")) == (
-        "params.yaml: decompose.budget is 'latency', but must be parameters or macs while calibrate.batch is 0: "
-        "no images are timed"
-    )
