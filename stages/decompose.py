@@ -4,7 +4,7 @@ import sys
 from dataclasses import asdict, replace
 
 from stages.latency import compare_latency
-from stages.paths import MOMENTS, PARAMS, TIMES, model_path, report_path, repository_root
+from stages.paths import MOMENTS, PARAMS, model_path, report_path, repository_root, times_path
 from stages.shared import load_data, load_model, run_stage, set_up
 from vtp.budget import dense_cost
 from vtp.calibration.moments import load_moments
@@ -28,7 +28,8 @@ def main() -> None:
         )
     device = set_up(params)
     dataset = load_data(device)
-    slim, flows, times = load_model("prune", dataset, device), load_moments(MOMENTS), load_times(TIMES)
+    slim, flows = load_model("prune", dataset, device), load_moments(MOMENTS)
+    times = load_times(times_path("calibrate"))
     plan, key = params.decompose, "decompose."
     if params.compress.keep is not None:
         if times and plan.budget == "latency":

@@ -9,7 +9,6 @@ SOURCE = Path("out/source.json")
 WEIGHTS = Path("out/weights.json")
 DATASET = Path("out/dataset.safetensors")
 MOMENTS = Path("out/calibrate/moments.safetensors")
-TIMES = Path("out/calibrate/times.json")
 METRICS = Path("metrics.json")
 
 
@@ -21,6 +20,11 @@ def model_path(stage: str) -> Path:
 def report_path(stage: str) -> Path:
     """Return the JSON file of figures that `stage` writes beside its checkpoint."""
     return Path("out") / stage / "report.json"
+
+
+def times_path(stage: str) -> Path:
+    """Return the JSON file in which `stage` keeps what the slim model's layers cost in time."""
+    return Path("out") / stage / "times.json"
 
 
 def history_path(stage: str) -> Path:

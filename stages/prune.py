@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.paths import PARAMS, model_path, report_path
+from stages.paths import PARAMS, model_path, report_path, times_path
 from stages.shared import load_data, load_model, run_stage, set_up
 from vtp.budget import Budget, form_of
 from vtp.calibration.watching import calibration_images
@@ -17,6 +17,7 @@ from vtp.measure import accuracy, divergence, logits
 from vtp.params import load_params
 from vtp.prune import Cut, Shared, choose_cut, corrected, shared, slim, weights
 from vtp.scores import scores
+from vtp.times import save_times
 
 BINS = 40
 
@@ -41,6 +42,7 @@ def main() -> None:
     elif params.prune.correction == "least_squares":
         pruned = corrected(pruned, scored, images)
     save(pruned, model_path("prune"), dataset.class_names, dataset.resizing)
+    save_times(budget.times if budget else None, times_path("prune"))
     steps = {"dense": dense, "sparse": scored, "pruned": pruned}
     measured = tqdm(steps.items(), "evaluating", disable=None)
     accuracies = {step: accuracy(model, dataset.validation) for step, model in measured}

@@ -99,7 +99,7 @@ def layer_weights(path: Path) -> int:
     )
 
 
-def test_one_budget_of_milliseconds_is_kept_by_the_times_that_calibrate_found(project: Path) -> None:
+def test_one_budget_of_milliseconds_is_kept_by_the_times_that_were_measured(project: Path) -> None:
     """Of a model so small next to nothing saves time: `calibrate` is given other times than it measured."""
     budget = (" budget: parameters ", " budget: latency ")
     write_params(project, budget, (" keep:  ", " keep: 0.7  "), (" batch: 0 ", " batch: 16 "))
@@ -107,6 +107,7 @@ def test_one_budget_of_milliseconds_is_kept_by_the_times_that_calibrate_found(pr
     measured = load_times(project / "out/calibrate/times.json")
     assert measured is not None
     assert measured.batch == 16
+    assert load_times(project / "out/prune/times.json") == measured
     layers = dict.fromkeys(measured.layers, LayerTimes(4.0, (16, 32), (1.0, 2.0)))
     times = Times(16, 10 + 4.0 * len(layers), layers, 20 + 4.0 * len(layers))
     (project / "out/calibrate/times.json").unlink()  # of DVC's cache

@@ -52,8 +52,8 @@ def measured(model: Model, batch: int, dense: Model) -> Times:
             found[key] = min(found[key], 1000 * latency(whole, batch, RUNS, SECONDS).low)
         for ranks in points:
             factors = for_inference(_in_factors(model, ranks))
-            for name, milliseconds in _by_layer(factors, batch, shapes).items():
-                found[name, ranks[name]] = min(found[name, ranks[name]], milliseconds)
+            for name, took in _by_layer(factors, batch, shapes).items():
+                found[name, ranks[name]] = min(found[name, ranks[name]], took)
     tried = {name: {ranks[name] for ranks in points} for name in shapes}
     layers = {name: _layer_times({rank: found[name, rank] for rank in ranks}) for name, ranks in tried.items()}
     return Times(batch, found["total"], layers, found["dense"])

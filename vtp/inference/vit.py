@@ -126,10 +126,11 @@ def attend(q_BHMK: Tensor, k_BHNK: Tensor, v_BHNV: Tensor) -> Tensor:
     """Return softmax(q kᵀ) v (B, heads, queries, V).
 
     On a CPU PyTorch's fused attention wants as many dims of keys as of values, and takes two to four times as long
-    with others: longer than plain products where tokens are few, and than dims that are filled up with zeros.
+    with others: longer than plain products where tokens are few, and than dims that are filled up with zeros. What
+    is exported has plain products anyway.
     """
     dims, others = v_BHNV.shape[-1], k_BHNK.shape[-1]
-    if dims != others and k_BHNK.shape[-2] < MANY_TOKENS:
+    if dims != others and (k_BHNK.shape[-2] < MANY_TOKENS or torch.compiler.is_exporting()):
         return (q_BHMK @ k_BHNK.transpose(-2, -1)).softmax(-1) @ v_BHNV
     if dims < others:
         v_BHNV = F.pad(v_BHNV, (0, others - dims))

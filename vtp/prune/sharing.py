@@ -38,12 +38,14 @@ class Shared:
         sites: what became of each inner site.
         predicted: share -> nats that the predictions are expected to move in the end, of dims and of ranks; only
             those with which the budget can be kept.
+        times: what its layers cost, where time counts.
     """
 
     model: Model
     share: float
     sites: list[InnerReport]
     predicted: dict[float, tuple[float, float]]
+    times: Times | None = None
 
 
 def shared(
@@ -69,23 +71,22 @@ def shared(
     flows = moments(model, images, seed)
     narrowing = Narrowing.of(model, flows, STEP if budget.unit == "latency" else 1)
     whole, before = (_cost(each, flows, budget) for each in (dense, model))
-    target = budget.keep * whole
+    left = min(1.0, budget.keep * whole / before)
     predicted: dict[float, tuple[float, float]] = {}
     best, lost = Shared(model=model, share=0.0, sites=[], predicted=predicted), math.inf
     for share in SHARES:
-        slim, sites = narrowing.to(min(1.0, target / before) ** share) if share else (model, [])
+        slim, sites = narrowing.to(left**share) if share else (model, [])
         by_dims = sum(site.predicted_loss for site in sites)
         if by_dims >= lost:
             break
-        slim, times = corrected(slim, reference, images), None
-        if budget.unit == "latency":
-            times = measured(slim, budget.batch, dense)
-            target = budget.keep * times.dense
+        slim = corrected(slim, reference, images)
+        times = measured(slim, budget.batch, dense) if budget.unit == "latency" else None
+        target = budget.keep * (times.dense if times else whole)
         by_ranks = loss_by_ranks(slim, moments(slim, images, seed), budget, target, times)
         if by_ranks < math.inf:
             predicted[share] = (by_dims, by_ranks)
         if by_dims + by_ranks <= lost:
-            lost, best = by_dims + by_ranks, replace(best, model=slim, share=share, sites=sites)
+            lost, best = by_dims + by_ranks, replace(best, model=slim, share=share, sites=sites, times=times)
     return best
 
 
