@@ -22,6 +22,7 @@ from vtp.budget import Budget
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
+from vtp.cost import macs
 from vtp.data.dataset import Split, load_dataset
 from vtp.errors import UserError
 from vtp.inference import for_inference
@@ -54,12 +55,12 @@ def main() -> None:
     for keep in options.keeps:
         budget = Budget(keep, "latency", "pair", options.batch)
         for way, small in ways(dense, params, images, flows, budget):
-            figures = row(small, dense, dataset.validation, options.batch) if small else ("cannot", "", "")
+            figures = row(small, dense, dataset.validation, options.batch) if small else ("cannot", "", "", "")
             rows.append((f"{keep:g}", way, *figures))
     size = len(dataset.validation)
     print(f"{machine()}; {params.machine.threads} thread; batch {options.batch}; {size} images\n")
     print(f"accuracy of the dense model: {lost(dense, dense, dataset.validation)[1]:.2%}\n")
-    print(markdown_table(("keep", "", "measured", "divergence", "accuracy"), rows), end="")
+    print(markdown_table(("keep", "", "time", "MACs", "divergence", "accuracy"), rows), end="")
 
 
 def ways(
@@ -72,10 +73,11 @@ def ways(
     yield "dims and ranks", by_ranks(slim, dense, params, images, moments(slim, images, params.seed), budget)
 
 
-def row(small: Model, dense: Model, split: Split, batch: int) -> tuple[str, str, str]:
-    """Return the model's time over the dense one's, its divergence and accuracy."""
+def row(small: Model, dense: Model, split: Split, batch: int) -> tuple[str, str, str, str]:
+    """Return the model's time and MACs over the dense one's, its divergence and accuracy."""
     divergence, right = lost(dense, small, split)
-    return f"{part(small, dense, batch):.2f}", f"{divergence:.1e}", f"{right:.2%}"
+    saved = f"{macs(small.spec) / macs(dense.spec):.2f}"
+    return f"{part(small, dense, batch):.2f}", saved, f"{divergence:.1e}", f"{right:.2%}"
 
 
 def by_ranks(
