@@ -1,5 +1,7 @@
 """The correction after pruning: least squares where there is something to gain, nothing where there is not."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -130,6 +132,9 @@ def test_sums_of_what_a_layer_lacks_and_of_what_a_factor_makes(seed: int, with_o
     wanted.add(x @ right.T, y - x @ weight.T - bias)
     for name, value in vars(wanted).items():
         torch.testing.assert_close(getattr(found, name), value, rtol=1e-9, atol=1e-9)
+    for part, outputs in zip(sums_of(x, y, with_origin).split([1, 3]), (y[:, :1], y[:, 1:]), strict=True):
+        for name, value in vars(sums_of(x, outputs, with_origin)).items():
+            torch.testing.assert_close(getattr(part, name), value, rtol=1e-9, atol=1e-9)
 
 
 @given(seed=st.integers(0, 2**32), regressors=st.integers(5, 30), factor=st.floats(1.3, 5))
@@ -140,7 +145,7 @@ def test_noise_alone_is_hardly_fitted(seed: int, regressors: int, factor: float)
     rows, outputs = int(factor * regressors) + 2, 200
     x = torch.randn(rows, regressors, generator=generator, dtype=torch.float64)
     r = torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
-    change, _ = least_squares(sums_of(x, r), with_shift=False)
+    change, _ = least_squares(sums_of(x, r), with_shift=False, largest=math.inf)
     plain = torch.linalg.lstsq(x, r).solution.T
     assert change.square().sum() < 0.5 * plain.square().sum()
 
@@ -154,8 +159,25 @@ def test_what_is_linear_is_found(seed: int, with_shift: bool) -> None:
     wanted = torch.randn(4, 8, generator=generator, dtype=torch.float64)
     wanted[:, 5] = 0
     r = x @ wanted.T + 2 * with_shift
-    change, shift = least_squares(sums_of(x, r, with_shift), with_shift)
+    change, shift = least_squares(sums_of(x, r, with_shift), with_shift, largest=float(wanted.norm()) * 1.01)
     torch.testing.assert_close(change, wanted, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
         shift, torch.full((4,), 2.0 * with_shift, dtype=torch.float64), rtol=1e-6, atol=1e-6
     )
+
+
+@given(seed=st.integers(0, 2**32), with_shift=st.booleans(), faint=st.floats(1e-7, 1e-3), part=st.floats(0.1, 0.9))
+@settings(max_examples=25)
+def test_a_change_is_no_larger_than_allowed_and_no_smaller_than_need_be(
+    seed: int, with_shift: bool, faint: float, part: float
+) -> None:
+    """What is to be given has most of its weight where next to nothing flows: the rest of it is found."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(500, 8, generator=generator, dtype=torch.float64)
+    x[:, 5:] *= faint
+    wanted = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+    wanted[:, 5:] /= faint
+    largest = float(wanted[:, :5].norm()) + part * float(wanted[:, 5:].norm())
+    change, _ = least_squares(sums_of(x, x @ wanted.T, with_shift), with_shift, largest)
+    assert largest / 3 < float(change.norm()) <= largest
+    assert (x @ (change - wanted).T).norm() < (x[:, 5:] @ wanted[:, 5:].T).norm()

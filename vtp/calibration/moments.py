@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtp.calibration.watching import BATCH, input_rows, output_rows, unfolding, watched
+from vtp.calibration.watching import BATCH, first_readers, input_rows, output_rows, watched
 from vtp.models import Model, factorisable
 from vtp.numerics import sqrt
 from vtp.sealed import read_sealed, write_sealed
@@ -47,7 +47,10 @@ class Moments:
 
 
 class _Sums:
-    """Of rows, about the first of them: beside a large mean, rounding would hide which directions are empty."""
+    """Of rows, about the first of them: beside a large mean, rounding would hide which directions are empty.
+
+    A batch is multiplied in the dtype of its rows, and batches are added in float64.
+    """
 
     def __init__(self, rows: Tensor) -> None:
         size = rows.shape[1]
@@ -64,7 +67,7 @@ class _Sums:
     def moments(self) -> Inputs:
         """Return them; the sums are used up."""
         shift = self.total / self.count
-        covariance = self.squares.div_(self.count).sub_(torch.outer(shift, shift))
+        covariance = _symmetric(self.squares.div_(self.count)).sub_(torch.outer(shift, shift))
         return Inputs((self.origin + shift).cpu(), covariance.cpu())
 
 
@@ -84,7 +87,6 @@ def moments_of(
     run: Callable[[Any], Tensor],
     batches: Iterable[Any],
     seed: int,
-    dtype: torch.dtype = torch.float64,
 ) -> dict[str, Moments]:
     """Return layer -> what flows through it, on the CPU.
 
@@ -97,7 +99,6 @@ def moments_of(
         run: gives the logits (B, classes) of a batch, with the gradient's graph.
         batches: what `run` takes.
         seed: of the draws.
-        dtype: in which the rows of a batch are multiplied; batches are summed in float64.
 
     Raises UserError where the model overwrites what a layer reads or gives: that is then no longer to be seen.
     """
@@ -109,17 +110,17 @@ def moments_of(
     for batch in batches:
         logits, seen, by_output = _flowing(layers, run, batch, generator)
         count += len(logits)
-        shared = _first_readers(layers, seen)
+        shared = first_readers(layers, seen)
         for name in dict.fromkeys(shared.values()):
-            rows = input_rows(layers[name], seen[name].detach()).to(dtype)
+            rows = input_rows(layers[name], seen[name].detach())
             inputs.setdefault(name, _Sums(rows)).add(rows)
         for name, gradient in by_output.items():
-            rows = output_rows(layers[name], gradient).to(dtype)
+            rows = output_rows(layers[name], gradient)
             products = rows.T @ rows
             gradients[name] = gradients[name].add_(products) if name in gradients else products.double()
     finished = {name: sums.moments() for name, sums in inputs.items()}
     return {
-        name: Moments(finished[first], gradients[name].div_(count).cpu(), inputs[first].count // count)
+        name: Moments(finished[first], _symmetric(gradients[name].div_(count)).cpu(), inputs[first].count // count)
         for name, first in shared.items()
     }
 
@@ -175,10 +176,9 @@ def load_moments(path: Path) -> dict[str, Moments]:
     }
 
 
-def _first_readers(layers: Mapping[str, nn.Module], read: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return layer -> the first layer that reads the same tensor and unfolds it in the same way."""
-    first: dict[tuple[int, object], str] = {}
-    return {name: first.setdefault((id(read[name]), unfolding(layer)), name) for name, layer in layers.items()}
+def _symmetric(squares: Tensor) -> Tensor:
+    """Return a sum of products of rows without what rounding made of its two triangles."""
+    return (squares + squares.T) / 2
 
 
 def _packed(symmetric: Tensor) -> Tensor:

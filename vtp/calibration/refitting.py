@@ -4,14 +4,15 @@ A layer that reads something else than it did before is fitted anew, by least sq
 that from what it reads now it makes what was made of what was read before. No labels are used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from vtp.calibration.regression import Sums, summed
-from vtp.calibration.watching import BATCH, Reached, left_after, watched
+from vtp.calibration.watching import BATCH, Reached, first_readers, left_after, watched
 from vtp.models import Model, from_state
 
 
@@ -42,8 +43,10 @@ def refitted(
     for index in range(len(result.blocks)):
         fitted = {name: source for name, source in layers.items() if name.startswith(f"blocks.{index}.")}
         theirs, wanted = _aims(reference, index, theirs, fitted)
-        for name in fitted:
-            change(result, name, _sums(result, index, name, ours, wanted.pop(name)))
+        for names in _readers(result, index, ours[0], fitted):
+            sums = _sums(result, index, ours, {name: wanted.pop(name) for name in names})
+            for name in names:
+                change(result, name, sums[name])
         ours = [result.run_block(index, x) for x in ours]
     return result
 
@@ -74,14 +77,32 @@ def _run_and_watch(
     return outputs, given
 
 
-def _sums(model: Model, index: int, name: str, batches: list[Tensor], wanted: list[Tensor]) -> Sums:
-    """Return the sums of what a layer reads, where block `index` reads `batches`, and of what it is to give."""
-    layer = model.get_submodule(name)
+def _readers(model: Model, index: int, x: Tensor, names: Iterable[str]) -> list[list[str]]:
+    """Return the named layers of block `index`, in the order in which they run, those of one input together."""
+    layers = {name: model.get_submodule(name) for name in names}
+    with watched(layers) as seen:
+        model.run_block(index, x)
+    running = {name: getattr(layers[name], "right", layers[name]) for name in seen}
+    first = first_readers(running, {name: read for name, (read, _) in seen.items()})
+    together: dict[tuple[str, bool], list[str]] = {}
+    for name in first:
+        together.setdefault((first[name], layers[name].bias is None), []).append(name)
+    return list(together.values())
+
+
+def _sums(model: Model, index: int, batches: list[Tensor], wanted: Mapping[str, list[Tensor]]) -> dict[str, Sums]:
+    """Return layer -> the sums of what it reads, where block `index` reads `batches`, and of what it is to give.
+
+    All of the layers read the same rows, and either each has a bias or none.
+    """
+    layers = {name: model.get_submodule(name) for name in wanted}
+    first, *_, last = *layers, *layers
     total: Sums | None = None
-    with watched({name: layer}) as seen, left_after(layer):
-        for x, target in zip(batches, wanted, strict=True):
+    with watched(layers) as seen, left_after(layers[last]):
+        for x, *targets in zip(batches, *wanted.values(), strict=True):
             with suppress(Reached):
                 model.run_block(index, x)
-            total = summed(total, layer, seen[name][0], target)
+            total = summed(total, list(layers.values()), seen[first][0], targets)
     assert total is not None
-    return total.cpu()
+    sizes = [len(cast(Tensor, layer.weight)) for layer in layers.values()]
+    return dict(zip(layers, total.cpu().split(sizes), strict=True))

@@ -1,5 +1,6 @@
 """What a layer is to make of what it reads, by least squares: the sums over rows, and the fit, which is shrunk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,10 +9,16 @@ from torch import Tensor, nn
 from vtp.calibration.moments import Inputs
 from vtp.calibration.watching import carried_directions, input_rows, output_rows
 
+LARGEST = 2.0
+"""How large a change may be, as a multiple of the weight, by their Frobenius norms, before a ridge is added."""
+
+RIDGE = 1e-4
+"""The largest ridge, as a part of the mean square over the directions of what a layer reads."""
+
 
 @dataclass(eq=False)
 class Sums:
-    """Of what a layer reads, x (in), and is to give, y (out), over rows; float64.
+    """Of what a layer reads, x (in), and is to give, y (out), over rows; float64, of products in the rows' dtype.
 
     Attributes:
         origin: subtracted from x: beside a large mean, rounding would hide in which directions nothing flows. Zero
@@ -35,7 +42,7 @@ class Sums:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows x (rows, in) and y (rows, out)."""
-        x = x - self.origin
+        x = x - self.origin.to(x)
         self.rows += len(x)
         self.x += x.sum(0)
         self.y += y.sum(0)
@@ -53,6 +60,11 @@ class Sums:
         """Return the moments of x; the second about zero where there is no mean to be about."""
         mean = self.x / self.rows if about_mean else torch.zeros_like(self.x)
         return Inputs(self.origin + mean, self.xx / self.rows - torch.outer(mean, mean))
+
+    def split(self, sizes: list[int]) -> "list[Sums]":
+        """Return the sums of x and of each part of y, of so many outputs."""
+        parts = (each.split(sizes) for each in (self.y, self.yx, self.yy))
+        return [replace(self, y=y, yx=yx, yy=yy) for y, yx, yy in zip(*parts, strict=True)]
 
     def missing(self, weight: Tensor, bias: Tensor) -> "Sums":
         """Return the sums of x and of what W x + b lacks, y - W x - b; W (out, in), b (out)."""
@@ -72,12 +84,17 @@ class Sums:
         return replace(self, origin=right @ self.origin, x=right @ self.x, xx=xx, yx=yx)
 
 
-def summed(total: Sums | None, layer: nn.Module, read: Tensor, target: Tensor) -> Sums:
-    """Return the sums (None: of nothing yet) with what a layer, or pair of factors, reads and is to give."""
-    reader, writer = getattr(layer, "right", layer), getattr(layer, "left", layer)
-    inputs, outputs = input_rows(reader, read).double(), output_rows(writer, target).double()
+def summed(total: Sums | None, layers: Sequence[nn.Module], read: Tensor, targets: Sequence[Tensor]) -> Sums:
+    """Return the sums (None: of nothing yet) with what layers, or pairs of factors, read and are to give.
+
+    All of them read the same rows; y is what one gives after what the others do.
+    """
+    inputs = input_rows(getattr(layers[0], "right", layers[0]), read)
+    rows = [output_rows(getattr(layer, "left", layer), y) for layer, y in zip(layers, targets, strict=True)]
+    outputs = torch.cat(rows, 1)
     if total is None:
-        total = Sums.none(inputs[0] if layer.bias is not None else torch.zeros_like(inputs[0]), outputs[0])
+        origin = inputs[0] if layers[0].bias is not None else torch.zeros_like(inputs[0])
+        total = Sums.none(origin.double(), outputs[0].double())
     total.add(inputs, outputs)
     return total
 
@@ -86,17 +103,21 @@ def fit(layer: nn.Linear | nn.Conv2d, sums: Sums, with_shift: bool) -> tuple[Ten
     """Return the weight (out, in) and bias (out) of a layer, float64 on the CPU, fitted to what it is to give."""
     weight = layer.weight.flatten(1).double().cpu()
     bias = torch.zeros_like(sums.y) if layer.bias is None else layer.bias.double().cpu()
-    change, shift = least_squares(sums.missing(weight, bias), with_shift)
+    change, shift = least_squares(sums.missing(weight, bias), with_shift, LARGEST * float(weight.norm()))
     return weight + change, bias + shift
 
 
-def least_squares(sums: Sums, with_shift: bool) -> tuple[Tensor, Tensor]:
+def least_squares(sums: Sums, with_shift: bool, largest: float) -> tuple[Tensor, Tensor]:
     """Return D (out, in) and d (out) that make D x + d nearest to y, shrunk where chance explains the fit.
 
     Directions in which nothing flows (`carried_directions`) are left alone. A fit of p regressors to n rows
     explains p/n of pure noise: each output's share of D is multiplied by max(0, 1 - 1/F), where F is the F
     statistic of its regression (the positive-part James-Stein factor), so that a correction that few images would
     suggest by chance is not made.
+
+    Where next to nothing flows, what fits best may be hundreds of times the weight. That costs nothing on these
+    rows, and everything as soon as what is read moves: by training, or in bfloat16. So where the Frobenius norm of
+    D is above `largest`, the least ridge is added, of at most `RIDGE`, that brings it there.
     """
     x_mean = sums.x / sums.rows if with_shift else torch.zeros_like(sums.x)
     y_mean = sums.y / sums.rows if with_shift else torch.zeros_like(sums.y)
@@ -108,9 +129,12 @@ def least_squares(sums: Sums, with_shift: bool) -> tuple[Tensor, Tensor]:
     freedom = sums.rows - regressors - with_shift
     if freedom <= 0:
         return torch.zeros_like(yx), y_mean
-    change = (yx @ basis / values) @ basis.T
-    explained = (change * yx).sum(1)
+    along = yx @ basis
+    explained = (along.square() / values).sum(1)
     chance = regressors / freedom * (yy - explained).clamp_min(0)
-    kept = (1 - chance / explained.clamp_min(torch.finfo(explained.dtype).tiny)).clamp_min(0)
-    change = change * kept[:, None]
+    along *= (1 - chance / explained.clamp_min(torch.finfo(explained.dtype).tiny)).clamp_min(0)[:, None]
+    ridge, most = 0.0, RIDGE * float(values.sum()) / max(1, regressors)
+    while ridge < most and float((along / (values + ridge)).norm()) > largest:
+        ridge = min(most, max(2 * ridge, torch.finfo(values.dtype).eps * most))
+    change = along / (values + ridge) @ basis.T
     return change, y_mean - change @ (sums.origin + x_mean)

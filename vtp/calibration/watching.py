@@ -84,6 +84,12 @@ def unfolding(layer: nn.Module) -> tuple[object, ...]:
     return ()
 
 
+def first_readers(layers: Mapping[str, nn.Module], read: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return layer -> the first layer that reads the same tensor and unfolds it in the same way: the same rows."""
+    first: dict[tuple[int, object], str] = {}
+    return {name: first.setdefault((id(read[name]), unfolding(layer)), name) for name, layer in layers.items()}
+
+
 def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
     """Return the inputs as rows that the layer's weight, flattened to (out, in), multiplies: (rows, in)."""
     if isinstance(layer, CONVOLUTIONS):

@@ -133,7 +133,7 @@ def _calibrated(
         return found
 
     bar = tqdm(batches, "calibrating", unit=" batches", disable=None)
-    flows = moments_of(layers, run_and_keep, bar, seed, next(model.parameters()).dtype)
+    flows = moments_of(layers, run_and_keep, bar, seed)
     return flows, torch.cat(logits)
 
 
