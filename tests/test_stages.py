@@ -15,9 +15,9 @@ from tests.conftest import TINY, run, stages_run, write_params
 
 @pytest.fixture(scope="module")
 def tiny(make_clone: Callable[[str], Path]) -> Path:
-    """A clone in which `dvc repro` has run two methods with few epochs."""
+    """A clone in which `dvc repro` has run two methods with few epochs, and so few ranks that training helps."""
     folder = make_clone("tiny")
-    write_params(folder, *TINY)
+    write_params(folder, *TINY, ("  keep: 0.3 ", "  keep: 0.1 "))
     run(folder, "dvc", "repro")
     return folder
 
