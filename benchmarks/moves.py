@@ -2,7 +2,7 @@
 
     python -m benchmarks.moves [--seeds COUNT]       # models trained with so many seeds (default: 5)
     python -m benchmarks.moves --timm                # the same, of models that timm builds
-    python -m benchmarks.moves --checkpoint PATH     # one model, such as out/baseline/model.safetensors
+    python -m benchmarks.moves --checkpoint PATH …   # these models, such as out/baseline/model.safetensors
     python -m benchmarks.moves --keeps 0.33 0.2      # other budgets than five
 
 in a folder with params.yaml and what `dvc repro fetch` writes. Divergence is the mean KL divergence (nats) from
@@ -53,13 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.moves")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--timm", action="store_true")
-    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--checkpoint", type=Path, nargs="+")
     parser.add_argument("--keeps", type=float, nargs="+", default=KEEPS)
     options = parser.parse_args()
     params, dataset = load_params(PARAMS), load_dataset(DATASET)
     torch.set_num_threads(params.machine.threads)
     if options.checkpoint:
-        models, split = [load(options.checkpoint)], dataset.validation
+        models, split = [load(path) for path in options.checkpoint], dataset.validation
     else:
         seeds = range(options.seeds)
         if options.timm:
