@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import KINDS, both, random_images, random_model, small_spec
-from vtp.calibration.regression import Sums, least_squares
+from vtp.calibration.regression import LARGEST, Sums, least_squares
 from vtp.models import Model, from_state, spec_to_plain
 from vtp.prune import corrected, keep_masks, slim
 from vtp.scores import scores
@@ -145,7 +145,7 @@ def test_noise_alone_is_hardly_fitted(seed: int, regressors: int, factor: float)
     rows, outputs = int(factor * regressors) + 2, 200
     x = torch.randn(rows, regressors, generator=generator, dtype=torch.float64)
     r = torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
-    change, _ = least_squares(sums_of(x, r), with_shift=False, largest=math.inf)
+    change, _ = least_squares(sums_of(x, r), with_shift=False, size=math.inf)
     plain = torch.linalg.lstsq(x, r).solution.T
     assert change.square().sum() < 0.5 * plain.square().sum()
 
@@ -159,7 +159,8 @@ def test_what_is_linear_is_found(seed: int, with_shift: bool) -> None:
     wanted = torch.randn(4, 8, generator=generator, dtype=torch.float64)
     wanted[:, 5] = 0
     r = x @ wanted.T + 2 * with_shift
-    change, shift = least_squares(sums_of(x, r, with_shift), with_shift, largest=float(wanted.norm()) * 1.01)
+    size = float(wanted.norm()) * 1.01 / LARGEST
+    change, shift = least_squares(sums_of(x, r, with_shift), with_shift, size)
     torch.testing.assert_close(change, wanted, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
         shift, torch.full((4,), 2.0 * with_shift, dtype=torch.float64), rtol=1e-6, atol=1e-6
@@ -178,6 +179,6 @@ def test_a_change_is_no_larger_than_allowed_and_no_smaller_than_need_be(
     wanted = torch.randn(4, 8, generator=generator, dtype=torch.float64)
     wanted[:, 5:] /= faint
     largest = float(wanted[:, :5].norm()) + part * float(wanted[:, 5:].norm())
-    change, _ = least_squares(sums_of(x, x @ wanted.T, with_shift), with_shift, largest)
+    change, _ = least_squares(sums_of(x, x @ wanted.T, with_shift), with_shift, largest / LARGEST)
     assert largest / 3 < float(change.norm()) <= largest
     assert (x @ (change - wanted).T).norm() < (x[:, 5:] @ wanted[:, 5:].T).norm()

@@ -82,8 +82,7 @@ def _readers(model: Model, index: int, x: Tensor, names: Iterable[str]) -> list[
     layers = {name: model.get_submodule(name) for name in names}
     with watched(layers) as seen:
         model.run_block(index, x)
-    running = {name: getattr(layers[name], "right", layers[name]) for name in seen}
-    first = first_readers(running, {name: read for name, (read, _) in seen.items()})
+    first = first_readers({name: layers[name] for name in seen}, {name: read for name, (read, _) in seen.items()})
     together: dict[tuple[str, bool], list[str]] = {}
     for name in first:
         together.setdefault((first[name], layers[name].bias is None), []).append(name)
@@ -95,14 +94,14 @@ def _sums(model: Model, index: int, batches: list[Tensor], wanted: Mapping[str, 
 
     All of the layers read the same rows, and either each has a bias or none.
     """
-    layers = {name: model.get_submodule(name) for name in wanted}
-    first, *_, last = *layers, *layers
+    layers = [model.get_submodule(name) for name in wanted]
     total: Sums | None = None
-    with watched(layers) as seen, left_after(layers[last]):
+    with watched(dict(zip(wanted, layers, strict=True))) as seen, left_after(layers[-1]):
         for x, *targets in zip(batches, *wanted.values(), strict=True):
             with suppress(Reached):
                 model.run_block(index, x)
-            total = summed(total, list(layers.values()), seen[first][0], targets)
+            read, _ = next(iter(seen.values()))
+            total = summed(total, layers, read, targets)
     assert total is not None
-    sizes = [len(cast(Tensor, layer.weight)) for layer in layers.values()]
-    return dict(zip(layers, total.cpu().split(sizes), strict=True))
+    sizes = [len(cast(Tensor, layer.weight)) for layer in layers]
+    return dict(zip(wanted, total.cpu().split(sizes), strict=True))

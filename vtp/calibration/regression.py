@@ -89,9 +89,8 @@ def summed(total: Sums | None, layers: Sequence[nn.Module], read: Tensor, target
 
     All of them read the same rows; y is what one gives after what the others do.
     """
-    inputs = input_rows(getattr(layers[0], "right", layers[0]), read)
-    rows = [output_rows(getattr(layer, "left", layer), y) for layer, y in zip(layers, targets, strict=True)]
-    outputs = torch.cat(rows, 1)
+    inputs = input_rows(layers[0], read)
+    outputs = torch.cat([output_rows(layer, y) for layer, y in zip(layers, targets, strict=True)], 1)
     if total is None:
         origin = inputs[0] if layers[0].bias is not None else torch.zeros_like(inputs[0])
         total = Sums.none(origin.double(), outputs[0].double())
@@ -103,11 +102,11 @@ def fit(layer: nn.Linear | nn.Conv2d, sums: Sums, with_shift: bool) -> tuple[Ten
     """Return the weight (out, in) and bias (out) of a layer, float64 on the CPU, fitted to what it is to give."""
     weight = layer.weight.flatten(1).double().cpu()
     bias = torch.zeros_like(sums.y) if layer.bias is None else layer.bias.double().cpu()
-    change, shift = least_squares(sums.missing(weight, bias), with_shift, LARGEST * float(weight.norm()))
+    change, shift = least_squares(sums.missing(weight, bias), with_shift, float(weight.norm()))
     return weight + change, bias + shift
 
 
-def least_squares(sums: Sums, with_shift: bool, largest: float) -> tuple[Tensor, Tensor]:
+def least_squares(sums: Sums, with_shift: bool, size: float) -> tuple[Tensor, Tensor]:
     """Return D (out, in) and d (out) that make D x + d nearest to y, shrunk where chance explains the fit.
 
     Directions in which nothing flows (`carried_directions`) are left alone. A fit of p regressors to n rows
@@ -117,7 +116,8 @@ def least_squares(sums: Sums, with_shift: bool, largest: float) -> tuple[Tensor,
 
     Where next to nothing flows, what fits best may be hundreds of times the weight. That costs nothing on these
     rows, and everything as soon as what is read moves: by training, or in bfloat16. So where the Frobenius norm of
-    D is above `largest`, the least ridge is added, of at most `RIDGE`, that brings it there.
+    D is above `LARGEST` times `size`, which is that of the weight, the least ridge is added, of at most `RIDGE`,
+    that brings it there.
     """
     x_mean = sums.x / sums.rows if with_shift else torch.zeros_like(sums.x)
     y_mean = sums.y / sums.rows if with_shift else torch.zeros_like(sums.y)
@@ -134,7 +134,7 @@ def least_squares(sums: Sums, with_shift: bool, largest: float) -> tuple[Tensor,
     chance = regressors / freedom * (yy - explained).clamp_min(0)
     along *= (1 - chance / explained.clamp_min(torch.finfo(explained.dtype).tiny)).clamp_min(0)[:, None]
     ridge, most = 0.0, RIDGE * float(values.sum()) / max(1, regressors)
-    while ridge < most and float((along / (values + ridge)).norm()) > largest:
+    while ridge < most and float((along / (values + ridge)).norm()) > LARGEST * size:
         ridge = min(most, max(2 * ridge, torch.finfo(values.dtype).eps * most))
     change = along / (values + ridge) @ basis.T
     return change, y_mean - change @ (sums.origin + x_mean)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtp.errors import UserError
-from vtp.models.layers import PivotMixConv2d
+from vtp.models.layers import LowRankConv2d, LowRankLinear
 
 BATCH = 128
-CONVOLUTIONS = (nn.Conv2d, PivotMixConv2d)
 
 
 def calibration_images(images: Tensor, count: int, seed: int) -> Tensor:
@@ -77,9 +76,18 @@ def left_after(layer: nn.Module) -> Iterator[None]:
         hook.remove()
 
 
+def _reader(layer: nn.Module) -> nn.Module:
+    """Return what reads the input of a layer: of a pair of factors the right one."""
+    return layer.right if isinstance(layer, LowRankLinear | LowRankConv2d) else layer
+
+
 def unfolding(layer: nn.Module) -> tuple[object, ...]:
-    """Return how the layer cuts its input into rows: layers of one input and one unfolding read the same rows."""
-    if isinstance(layer, CONVOLUTIONS):
+    """Return how the layer, or pair of factors, cuts its input into rows.
+
+    Layers of one input and one unfolding read the same rows.
+    """
+    layer = _reader(layer)
+    if isinstance(layer, nn.Conv2d):
         return (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     return ()
 
@@ -91,8 +99,12 @@ def first_readers(layers: Mapping[str, nn.Module], read: Mapping[str, Tensor]) -
 
 
 def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the inputs as rows that the layer's weight, flattened to (out, in), multiplies: (rows, in)."""
-    if isinstance(layer, CONVOLUTIONS):
+    """Return the inputs as rows that the weight of a layer, or pair of factors, multiplies: (rows, in).
+
+    The weight is flattened to (out, in).
+    """
+    layer = _reader(layer)
+    if isinstance(layer, nn.Conv2d):
         inputs = F.unfold(
             inputs,
             layer.kernel_size,
@@ -104,8 +116,11 @@ def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def output_rows(layer: nn.Module, outputs: Tensor) -> Tensor:
-    """Return a layer's outputs, (…, out) or those of a convolution (B, out, H, W), as rows: (rows, out)."""
-    return (outputs.movedim(1, -1) if isinstance(layer, CONVOLUTIONS) else outputs).flatten(0, -2)
+    """Return outputs, (…, out) or those of a convolution (B, out, H, W), as rows: (rows, out).
+
+    They are of a layer or pair of factors.
+    """
+    return (outputs.movedim(1, -1) if isinstance(_reader(layer), nn.Conv2d) else outputs).flatten(0, -2)
 
 
 def carried_directions(squares: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vtp.calibration.moments import Moments
 from vtp.calibration.refitting import refitted
-from vtp.calibration.regression import LARGEST, Sums, fit, least_squares
+from vtp.calibration.regression import Sums, fit, least_squares
 from vtp.calibration.roots import Root
 from vtp.decompositions import Decomposition, balance, decompose_all
 from vtp.lowrank.metric import Metric, metrics
@@ -91,5 +91,5 @@ def _refitted_left(factors: tuple[Tensor, Tensor], sums: Sums, with_bias: bool) 
     """Return left, right and a bias (out), all but the right one fitted to what the layer is to give."""
     left, right = factors
     missing = sums.missing(left @ right, torch.zeros_like(sums.y)).through(right)
-    change, bias = least_squares(missing, with_bias, LARGEST * float(left.norm()))
+    change, bias = least_squares(missing, with_bias, float(left.norm()))
     return left + change, right, bias
