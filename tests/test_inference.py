@@ -114,3 +114,18 @@ def test_layers_that_read_the_same_rows_are_one_product() -> None:
     ends = 2  # embedding and head
     assert products(for_inference(random_model(dense, 0))) == 4 + 5 + ends
     assert products(for_inference(random_model(factorised, 0))) == (1 + 3 + 6) + (2 + 1 + 2 + 6) + ends
+
+
+@pytest.mark.parametrize("form", ["pair", "pivot"])
+@pytest.mark.parametrize(("rank", "width"), [(13, 16), (9, 16), (8, 8), (16, 16), (20, 20), (25, 32)])
+def test_ranks_to_which_few_are_missing_are_filled_up(rank: int, width: int, form: str) -> None:
+    spec = replace(small_spec("vit"), dim=64)
+    factor = Factor(rank, bias=True, form=form)  # type: ignore[arg-type]
+    model = shuffled(random_model(replace(spec, factors={"blocks.0.attention.output": factor}), 0), 0)
+    images = random_images(model.spec)
+    fast = for_inference(model)
+    right, left = fast.get_submodule("blocks.0.attention.output")
+    assert (right.weight.shape[0], left.weight.shape[1]) == (width, width)
+    assert model.spec.factors["blocks.0.attention.output"].rank == rank
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images), model(images), rtol=1e-9, atol=1e-9)

@@ -22,7 +22,7 @@ from torch.torch_version import TorchVersion
 from vtp.data.dataset import Split
 from vtp.errors import UserError
 from vtp.files import replacing
-from vtp.inference import for_inference
+from vtp.inference import fused
 from vtp.models import Model
 
 INPUT, OUTPUT, CLASS_NAMES = "images", "probabilities", "class_names"
@@ -50,7 +50,7 @@ def traced(model: Model) -> ExportedProgram:
     images = torch.zeros(2, spec.channels, spec.image_size, spec.image_size, dtype=torch.uint8)
     with _without_warnings():
         program = torch.export.export(
-            Classifier(for_inference(model)).eval(), (images,), dynamic_shapes={INPUT: {0: Dim("batch")}}
+            Classifier(fused(model)).eval(), (images,), dynamic_shapes={INPUT: {0: Dim("batch")}}
         )
     for node in program.graph.nodes:
         for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
