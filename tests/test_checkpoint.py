@@ -141,6 +141,7 @@ def test_a_pretrained_model_saved_without_data_says_what_its_source_does(tmp_pat
             mlp_dim=96,
             dropout=0.1,
             stochastic_depth=0.0,
+            patch_dropout=0.0,
             weight_std=0.0,
             position_std=0.02,
         ),

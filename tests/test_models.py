@@ -42,6 +42,7 @@ PAPER_CODE = ViTParams(
     mlp_dim=512,
     dropout=0.1,
     stochastic_depth=0.0,
+    patch_dropout=0.0,
     weight_std=0.0,
     position_std=0.02,
 )

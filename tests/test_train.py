@@ -56,6 +56,7 @@ CASES: dict[str, tuple[Callable[[], Model], dict[str, Any], dict[str, Any], bool
     "mixing": (tiny, {"distillation": 0.5}, {"mixup": 0.8, "cutmix": 1.0}, True),
     "average": (lambda: tiny("resnet18"), {}, {"ema": 0.9}, False),
     "stochastic depth": (lambda: tiny(stochastic_depth=0.5), {"keep_best": False}, {}, False),
+    "patch dropout": (lambda: tiny(patch_dropout=0.5), {"keep_best": False}, {}, False),
 }
 
 

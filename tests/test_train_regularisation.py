@@ -1,4 +1,4 @@
-"""What keeps a training from overfitting: mixed images, averaged weights, stochastic depth."""
+"""What keeps a training from overfitting: mixed images, averaged weights, stochastic depth, patch dropout."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.models import random_model
 from tests.training import RECIPE, SHARED, TRAINING, VALIDATION, Listener, tiny
 from vtp.models import build
 from vtp.models.vit.block import StochasticDepth
+from vtp.models.vit.module import PatchDropout
 from vtp.training.average import Average
 from vtp.training.loop import loss_of, train
 from vtp.training.mixing import mixing
@@ -103,3 +104,32 @@ def test_stochastic_depth_drops_a_branch_of_an_image_or_scales_it_and_only_while
     assert torch.equal(layer.eval()(x), x)
     spec = tiny(stochastic_depth=0.5).spec
     assert [block.stochastic_depth.probability for block in build(spec).blocks] == [0.0, 0.5]  # type: ignore[union-attr]
+
+
+@settings(max_examples=25)
+@given(st.floats(0.1, 0.9), st.integers(0, 2), st.integers(1, 12), st.integers(0, 99))
+def test_patch_dropout_leaves_other_patches_of_each_image_out_and_no_other_token(
+    part: float, prefix: int, patches: int, seed: int
+) -> None:
+    layer = PatchDropout(part, prefix).train()
+    torch.manual_seed(seed)
+    x = torch.arange(40.0 * (prefix + patches)).view(40, prefix + patches, 1).expand(-1, -1, 2)
+    seen = layer(x)
+    stay = max(1, round(patches * (1 - part)))
+    assert seen.shape == (40, prefix + stay, 2)
+    assert torch.equal(seen[:, :prefix], x[:, :prefix])
+    places = seen[:, prefix:, 0] - x[:, :1, 0] - prefix  # of the patches that stay, among all of an image
+    assert all(len({*row}) == stay and {*row} <= {*range(patches)} for row in places.int().tolist())
+    if 1 < stay < patches:
+        assert len({tuple(sorted(row)) for row in places.tolist()}) > 1
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_the_last_epochs_see_every_patch() -> None:
+    model = tiny(patch_dropout=0.5).train()
+    seen = []
+    for epoch in range(20):
+        model.begin_epoch((epoch + 1) / 20)
+        seen.append(model.embed(TRAINING.images).shape[1])
+    assert seen == [3] * 18 + [5] * 2
+    assert model.eval().embed(TRAINING.images).shape[1] == 5

@@ -46,6 +46,9 @@ class Model(nn.Module, ABC):
             x = self.run_block(index, x)
         return self.classify(x)
 
+    def begin_epoch(self, done: float) -> None:
+        """Be told, before each epoch of a training, which part of all of them is done after it (0 to 1)."""
+
     @abstractmethod
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Return what the first block reads."""

@@ -123,7 +123,8 @@ def train_epoch(
 ) -> float:
     """Train `model` for one epoch (counted from 0), `average` with it; return the mean loss of its steps."""
     shared = recipe.shared
-    torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout, stochastic depth and mixing
+    torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout, of branches and patches too, and mixing
+    model.begin_epoch((epoch + 1) / recipe.epochs)
     steps = batch_count(len(training), shared.batch_size)
     order = batches(training, shared.batch_size, recipe.seed, epoch, augmentation(shared))
     mix = mixing(shared, model.spec.classes)

@@ -12,6 +12,34 @@ from vtp.models.layers import ImportanceScore
 from vtp.models.vit.block import Block
 from vtp.models.vit.spec import ViTSpec
 
+FEWER_PATCHES = 0.9  # of a training
+
+
+class PatchDropout(nn.Module):
+    """Leave out some patches of each image while training, which takes less time (PatchDropout, arXiv:2208.07220).
+
+    Args:
+        part: of the patches that are left out; at least one stays.
+        prefix: how many tokens come before the patches; all stay.
+
+    Attributes:
+        active: whether any are left out in training.
+    """
+
+    def __init__(self, part: float, prefix: int) -> None:
+        super().__init__()
+        self.part, self.prefix, self.active = part, prefix, part > 0
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Return the prefix and the patches that stay, in any order: (B, fewer, D)."""
+        if not (self.training and self.active):
+            return x_BND
+        prefix, patches = x_BND[:, : self.prefix], x_BND[:, self.prefix :]
+        images, count, dim = patches.shape
+        drawn = torch.rand(images, count, device=x_BND.device)
+        staying = drawn.topk(max(1, round(count * (1 - self.part))), 1).indices
+        return torch.cat([prefix, patches.gather(1, staying[:, :, None].expand(-1, -1, dim))], 1)
+
 
 class VisionTransformer(Model):
     """Prefix tokens and patches, blocks, pooling and norm, linear head."""
@@ -27,6 +55,7 @@ class VisionTransformer(Model):
         self.registers = nn.Parameter(torch.zeros(prefix - 1, spec.dim)) if prefix > 1 else None
         self.positions = nn.Parameter(torch.zeros(prefix + patches, spec.dim))
         self.dropout = nn.Dropout(spec.dropout)
+        self.patch_dropout = PatchDropout(spec.patch_dropout, prefix)
         self.pre_norm = nn.LayerNorm(spec.dim, spec.norm_epsilon) if spec.pre_norm else nn.Identity()
         rise = spec.stochastic_depth / max(1, len(spec.blocks) - 1)
         self.blocks = nn.ModuleList(Block(spec, block, i * rise) for i, block in enumerate(spec.blocks))
@@ -35,9 +64,14 @@ class VisionTransformer(Model):
         self.representation = nn.Linear(features, spec.representation) if spec.representation else None
         self.head = nn.Linear(spec.representation or features, spec.classes)
 
+    def begin_epoch(self, done: float) -> None:
+        """Let the last epochs see every patch, as who uses the model does (as FLIP does, arXiv:2212.00794)."""
+        self.patch_dropout.active = self.patch_dropout.part > 0 and done <= FEWER_PATCHES
+
     def embed(self, images_BCHW: Tensor) -> Tensor:
-        """Patches, projected, after the prefix tokens, plus positions: (B, N, D)."""
-        return self.placed(self.embedding(self.patches(self.normalised(images_BCHW))))
+        """Patches, projected, after the prefix tokens, plus positions: (B, N, D); in training maybe fewer."""
+        x_BND = self.placed(self.embedding(self.patches(self.normalised(images_BCHW))))
+        return self.patch_dropout(x_BND)  # type: ignore[no-any-return]
 
     def patches(self, pixels_BCHW: Tensor) -> Tensor:
         """The pixels of each patch, by row, column and channel: (B, patches, C · patch_size²)."""

@@ -26,6 +26,9 @@ class ViTParams:
     stochastic_depth: float = Field(
         ge=0, le=0.9, description="probability that a branch of the last block is dropped; earlier ones less"
     )
+    patch_dropout: float = Field(
+        ge=0, le=0.9, description="part of an image's patches that most of a training leaves out, which saves time"
+    )
     weight_std: float = Field(
         ge=0, le=1, description="standard deviation of weights before training; 0: Xavier's, by the layer's sizes"
     )

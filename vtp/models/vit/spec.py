@@ -58,6 +58,7 @@ class ViTSpec(ModelSpec):
         dropout: probability, after the embedding, the attention and each layer of the MLP.
         stochastic_depth: probability that each branch of the last block is dropped for an image in training; it
             rises linearly from zero at the first block.
+        patch_dropout: part of each image's patches, drawn anew each time, that all but the last epochs leave out.
         weight_std: standard deviation of the layers' weights before training; 0: Xavier's.
         position_std: standard deviation of the positions before training.
         query_bias: whether queries have a bias. A key's would change no softmax, a value's is one of the output.
@@ -77,6 +78,7 @@ class ViTSpec(ModelSpec):
     blocks: tuple[BlockSpec, ...]
     dropout: Annotated[float, Field(ge=0, le=1)]
     stochastic_depth: Annotated[float, Field(ge=0, le=1)] = 0.0
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_std: Annotated[float, Field(ge=0)] = 0.0
     position_std: Annotated[float, Field(ge=0)] = 0.02
     query_bias: bool = False
@@ -101,6 +103,7 @@ def dense_spec(params: ViTParams, **common: Any) -> ViTSpec:
         blocks=(BlockSpec((head,) * params.heads, params.mlp_dim),) * params.depth,
         dropout=params.dropout,
         stochastic_depth=params.stochastic_depth,
+        patch_dropout=params.patch_dropout,
         weight_std=params.weight_std,
         position_std=params.position_std,
     )
