@@ -9,6 +9,7 @@ import yaml
 
 from tests.conftest import ROOT
 from vtp.errors import UserError
+from vtp.models.vit.params import ViTParams
 from vtp.params import Params, params_from_text, read_yaml
 
 PATH = Path("params.yaml")
@@ -17,6 +18,11 @@ DIGITS_TEXT = (ROOT / "configs" / "digits.yaml").read_text(encoding="utf-8")
 VIT: dict[str, Any] = read_yaml(DIGITS_TEXT, PATH)
 RESNET = copy.deepcopy(VIT) | {"model": {"name": "resnet18", "width": 16}}
 RESNET["sparsify"]["sites"] = ["block.inner"]
+
+
+def vit_params(**changes: Any) -> ViTParams:
+    """The section `model` of configs/digits.yaml with other values."""
+    return ViTParams(**VIT["model"] | changes)
 
 
 def parse(content: Any) -> Params:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import FAMILIES, KINDS, both, random_images, random_model, small_spec, with_factors
+from tests.params import vit_params
 from vtp.checkpoint import load, load_class_names, load_resizing, load_spec, save
 from vtp.cost import parameters
 from vtp.data.dataset import Resizing
@@ -131,20 +132,7 @@ def test_a_pretrained_model_saved_without_data_says_what_its_source_does(tmp_pat
     "params",
     [
         ResNetParams(name="resnet18", width=64),
-        ViTParams(
-            name="vit",
-            patch_size=4,
-            dim=96,
-            depth=12,
-            heads=10,
-            head_dim=64,
-            mlp_dim=96,
-            dropout=0.1,
-            stochastic_depth=0.0,
-            patch_dropout=0.0,
-            weight_std=0.0,
-            position_std=0.02,
-        ),
+        vit_params(dim=96, depth=12, heads=10, head_dim=64, mlp_dim=96),
     ],
 )
 @pytest.mark.parametrize("rank", [None, 1])

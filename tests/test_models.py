@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import both, random_images, random_model, small_spec, specs, train_a_step, with_factors
+from tests.params import vit_params
 from vtp.cost import macs, parameters
 from vtp.errors import UserError
 from vtp.models import (
@@ -32,20 +33,7 @@ from vtp.training.resume import Progress, load_progress, save_progress
 
 ROOT = Path(__file__).resolve().parent.parent
 RESNET18 = ResNetParams(name="resnet18", width=64)
-PAPER_CODE = ViTParams(
-    name="vit",
-    patch_size=4,
-    dim=512,
-    depth=6,
-    heads=8,
-    head_dim=64,
-    mlp_dim=512,
-    dropout=0.1,
-    stochastic_depth=0.0,
-    patch_dropout=0.0,
-    weight_std=0.0,
-    position_std=0.02,
-)
+PAPER_CODE = vit_params(dim=512, depth=6, heads=8, head_dim=64, mlp_dim=512, dropout=0.1)
 
 
 def cifar(params: ResNetParams | ViTParams) -> ModelSpec:
