@@ -4,6 +4,7 @@
     python -m benchmarks.moves --timm                # the same, of models that timm builds
     python -m benchmarks.moves --checkpoint PATH …   # these models, such as out/baseline/model.safetensors
     python -m benchmarks.moves --keeps 0.33 0.2      # other budgets than five
+    python -m benchmarks.moves --recover 2000 --unlabelled 45000   # a longer recovery, of more images
 
 in a folder with params.yaml and what `dvc repro fetch` writes. Divergence is the mean KL divergence (nats) from
 the predictions of the dense model, accuracy the fraction of labels met, both on validation images, and on test
@@ -44,7 +45,6 @@ from vtp.prune import corrected as writers_corrected
 from vtp.report import markdown_table
 
 KEEPS = (0.67, 0.5, 0.33, 0.2, 0.1)
-RECOVERY_STEPS = 300
 PAIR, MIX = "pair", "dims, then ranks, corrected"
 
 
@@ -55,8 +55,12 @@ def main() -> None:
     parser.add_argument("--timm", action="store_true")
     parser.add_argument("--checkpoint", type=Path, nargs="+")
     parser.add_argument("--keeps", type=float, nargs="+", default=KEEPS)
+    parser.add_argument("--recover", type=int, default=300, help="steps of the recovery")
+    parser.add_argument("--unlabelled", type=int, help="images of it; by default those of the calibration")
     options = parser.parse_args()
     params, dataset = load_params(PARAMS), load_dataset(DATASET)
+    count = options.unlabelled or params.calibrate.images
+    unlabelled = calibration_images(dataset.train.images, count, params.seed)
     torch.set_num_threads(params.machine.threads)
     if options.checkpoint:
         models, split = [load(path) for path in options.checkpoint], dataset.validation
@@ -73,7 +77,7 @@ def main() -> None:
     for keep in options.keeps:
         found: dict[str, list[tuple[float, float, Model, float]]] = {}
         for dense in models:
-            for move, model, seconds in moved(dense, params, dataset, keep):
+            for move, model, seconds in moved(dense, params, dataset, keep, unlabelled, options.recover):
                 found.setdefault(move, []).append((*measured(dense, model, split), model, seconds))
         print(f"keep {keep:g}\n\n" + table(found, models[0]), flush=True)
 
@@ -103,8 +107,13 @@ def table(found: dict[str, list[tuple[float, float, Model, float]]], dense: Mode
     return markdown_table(header, rows)
 
 
-def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> Iterator[tuple[str, Model, float]]:
-    """Yield each move, the model with it, and the seconds of CPU time that the model took."""
+def moved(
+    dense: Model, params: Params, dataset: Dataset, keep: float, unlabelled: Tensor, steps: int
+) -> Iterator[tuple[str, Model, float]]:
+    """Yield each move, the model with it, and the seconds of CPU time that the model took.
+
+    The last one is a recovery of so many steps, on the images `unlabelled`.
+    """
     images = calibration_images(dataset.train.images, params.calibrate.images, params.seed)
     start = time.process_time()
     flows = moments(dense, images, params.seed)
@@ -125,7 +134,10 @@ def moved(dense: Model, params: Params, dataset: Dataset, keep: float) -> Iterat
     yield "dims", *timed(lambda: cut(dense, flows, images, keep), calibrated)
     mixed, seconds = timed(lambda: dims_then_ranks(dense, params, images, keep), 0.0)
     yield MIX, mixed, seconds
-    yield "the same, recovered", *timed(lambda: distilled(mixed, dense, images, params.seed), seconds)
+    yield (
+        "the same, recovered",
+        *timed(lambda: distilled(mixed, dense, unlabelled, images, steps, params.seed), seconds),
+    )
 
 
 def dims_then_ranks(dense: Model, params: Params, images: Tensor, keep: float, form: Form = "pivot") -> Model:
@@ -152,10 +164,11 @@ def plan_of(params: Params, keep: float, form: str) -> DecomposeParams:
     return replace(params.decompose, keep=keep, form=cast(Any, form))
 
 
-def distilled(model: Model, dense: Model, images: Tensor, seed: int) -> Model:
-    """Return the model after the recovery that `compress` offers, if that brought it nearer on these images."""
+def distilled(model: Model, dense: Model, unlabelled: Tensor, images: Tensor, steps: int, seed: int) -> Model:
+    """Return the model after the recovery that `compress` offers, if that brought it nearer on `images`."""
     student = from_state(model.spec, model.state_dict()).eval()
-    recovered(student, student, dense, images.split(STEP), logits(dense, images), RECOVERY_STEPS, seed)
+    seen, compared = unlabelled.split(STEP), images.split(STEP)
+    recovered(student, student, dense, seen, compared, logits(dense, images), steps, seed)
     return student
 
 

@@ -108,6 +108,16 @@ def test_recovery_without_labels_brings_new_images_nearer_too(tmp_path: Path) ->
         assert torch.equal(same(images()), small(images()))
 
 
+def test_recovery_on_more_images_brings_new_ones_nearer() -> None:
+    few, more = (
+        compress(trained(), images()[:64], keep=0.1, batch_size=64, recover=300, recover_on=seen)
+        for seen in (None, digits()[0][TEST:])
+    )
+    assert lost(more[0]) < 0.95 * lost(few[0])
+    assert few[1].unrecovered == more[1].unrecovered
+    assert few[1].measured < more[1].measured  # on the images that only the first was trained on
+
+
 def test_recovery_that_brings_nothing_is_left_out() -> None:
     (small, report), (before, _) = compressed(0.5, recover=2), compressed(0.5)
     assert report.measured == report.unrecovered

@@ -48,6 +48,7 @@ def compress(
     forward: Callable[[M, Any], Any] | None = None,
     batch_size: int = 4,
     recover: int = 0,
+    recover_on: Tensor | Iterable[Any] | None = None,
     seed: int = 0,
 ) -> tuple[M, Report]:
     """Return a smaller copy of `model`, of the same class, and a report of it; the model given stays as it is.
@@ -66,7 +67,8 @@ def compress(
         forward: called with the model and a batch, for models that want more than images.
         batch_size: images that run at once; memory grows with it.
         recover: steps of 64 images in which all weights of the smaller model learn the predictions of `model`, on
-            these images and blends of them; 0: none. Where that brings it no nearer, it is left out.
+            blends of images; 0: none. Where that brings it no nearer on `images`, it is left out.
+        recover_on: more images for these steps, such as all that there are, as `images`; None: `images`.
         seed: of the random signs in the draws of the gradients, and of the images of these steps.
 
     Raises UserError, one sentence, for a value that is not allowed, and a model or images that cannot be used.
@@ -90,6 +92,7 @@ def compress(
     small = copy.deepcopy(model)
     run = Run(small, forward)
     batches = run.batches(images, batch_size)
+    seen = batches if recover_on is None else run.batches(recover_on, batch_size)
     with calibrating(small):
         chosen, left_alone = compressible(small, run, batches, layers, skip)
         flows, dense = _calibrated(small, run, batches, chosen, seed)
@@ -103,7 +106,7 @@ def compress(
         copy_into(small, {name: tensor for name, tensor in state.items() if name not in before})
         if recover:
             teacher = Run(copy.deepcopy(model).eval(), forward)
-            (unrecovered, _), near = recovered(small, run, teacher, batches, dense, recover, seed)
+            (unrecovered, _), near = recovered(small, run, teacher, seen, batches, dense, recover, seed)
         else:
             unrecovered, near = None, nearness(run, batches, dense)
     return small, Report(

@@ -24,6 +24,7 @@ def recovered(
     student: nn.Module,
     run: Callable[[Any], Tensor],
     teacher: Callable[[Any], Tensor],
+    seen: Sequence[Any],
     batches: Sequence[Any],
     dense: Tensor,
     steps: int,
@@ -34,8 +35,9 @@ def recovered(
     Args:
         student: in evaluation mode, in which it stays; all its weights are trained.
         run, teacher: give the logits (B, classes) of either for a batch.
-        batches: images; as many run at once as a batch has.
-        dense: the logits of the teacher for the batches.
+        seen: batches of images to train on; as many run at once as a batch has.
+        batches: those by which the two are compared.
+        dense: the logits of the teacher for `batches`.
         steps: of at least 64 images.
         seed: of what is drawn.
 
@@ -43,7 +45,7 @@ def recovered(
     """
     state = {key: value.clone() for key, value in student.state_dict().items()}
     before = nearness(run, batches, dense)
-    _distil(student, run, teacher, _drawn(batches, torch.Generator().manual_seed(seed)), steps)
+    _distil(student, run, teacher, _drawn(seen, torch.Generator().manual_seed(seed)), steps)
     after = nearness(run, batches, dense)
     if after[0] < before[0]:
         return before, after
