@@ -7,6 +7,7 @@ runs it on one thread. `products of weights` are what factors make smaller, `of 
 """
 
 import argparse
+import statistics
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -76,7 +77,7 @@ def milliseconds(spec: ModelSpec, images: Tensor) -> dict[str, float]:
             durations[KINDS.get(event["args"]["op_name"], REST), event["name"]].append(event["dur"] / 1000)
     spent = dict.fromkeys((WEIGHTS, TOKENS, REST), 0.0)
     for (kind, _), each in durations.items():
-        spent[kind] += sorted(each)[len(each) // 2]
+        spent[kind] += statistics.median_high(each)
     return spent
 
 
