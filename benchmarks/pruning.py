@@ -34,7 +34,8 @@ from vtp.params import Params, load_params
 from vtp.prune import choose_cut, corrected, slim
 from vtp.report import count, markdown_table, percent
 from vtp.scores import scores
-from vtp.training.loop import make_optimizer, train_epoch
+from vtp.training.loop import train_epoch
+from vtp.training.optimizer import make_optimizer
 
 RATES = (0.3, 0.5, 0.7)
 THRESHOLDS = ("global", "layer", "head")
@@ -67,7 +68,7 @@ def finetuned(model: Model, teacher: Model, dataset: Dataset, params: Params) ->
     recipe = replace(recipe_of(params), epochs=1)
     trained = from_state(model.spec, model.state_dict()).train()
     train_epoch(
-        trained, half, make_optimizer(trained, recipe), recipe, 0, shown("finetune", 1, len(half)), teacher
+        trained, half, make_optimizer(trained, recipe.shared), recipe, 0, shown("finetune", 1, len(half)), teacher
     )
     return trained.eval()
 

@@ -6,7 +6,8 @@
 A row is one size of model and one budget, at most half of the dense model's parameters, the same for every method.
 The stages of the pipeline do the work, in folders of their own: one for the dense model and its scores, and one in
 it for each method. What is done is not done again, and a training that was stopped goes on from its last epoch, so
-this may be killed and called again at will. It runs at low priority.
+this may be killed and called again at will, and called once more for another core: a cell that one call works on,
+the others leave to it. It runs at low priority.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from benchmarks.decompositions import machine
 from benchmarks.table2_plot import plot_table2
@@ -33,6 +36,7 @@ from vtp.params import flatten, params_from_text, read_yaml
 
 BUDGET = 0.5  # of the dense model's parameters
 DATA = Path("out/dataset.safetensors")
+LOCK = ".lock"  # of a folder that a call works in
 NOT_TOLD = (
     "methods",
     "decomp",
@@ -92,22 +96,28 @@ def run_row(name: str, content: dict[str, Any], work: Path) -> None:
     told = {key: value for key, value in params.items() if key not in NOT_TOLD}
     digest = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:8]
     folder = work.resolve() / f"{name}-{digest}"
-    start(folder, content)
-    stage(folder, "fetch", DATA)
-    stage(folder, "baseline", history_path("baseline"))
-    stage(folder, "sparsify", history_path("sparsify"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        start(folder, content)
+        stage(folder, "fetch", DATA)
+        stage(folder, "baseline", history_path("baseline"))
+        stage(folder, "sparsify", history_path("sparsify"))
+        for method in METHODS:
+            prepare_cell(name, method, content, folder)
     for method in METHODS:
-        run_cell(name, method, content, folder)
-        record(name, method, told, folder)
+        finish_cell(method, folder)
+        record(name, told, folder)
 
 
-def run_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> None:
-    """Run what is missing of one cell, on the dense and the scored model of the folder `shared`."""
-    folder = shared / method
-    for made in (DATA, model_path("baseline").parent, model_path("sparsify").parent):
-        (folder / made).parent.mkdir(parents=True, exist_ok=True)
-        if not (folder / made).exists():
-            (folder / made).symlink_to(shared / made)
+def prepare_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> None:
+    """Prune and factorise what the folder `shared` has, by one method, unless that is done."""
+    folder, made = shared / method, model_path(f"decompose/{method}")
+    if (folder / made).exists():
+        return
+    for linked in (DATA, model_path("baseline").parent, model_path("sparsify").parent):
+        (folder / linked).parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / linked).exists():
+            (folder / linked).symlink_to(shared / linked)
     content = json.loads(json.dumps(content)) | {"methods": [method], "decomp": method}
     if method in NOT_FACTORISED:
         put(content, "prune.rate", ROWS[name].rate)
@@ -117,10 +127,20 @@ def run_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> N
         put(content, "decompose.keep", keep_within_budget(folder))
         start(folder, content)
     stage(folder, "calibrate", Path("out/calibrate/moments.safetensors"))
-    stage(folder, f"decompose {method}", model_path(f"decompose/{method}"))
-    if twin(shared, method) == method:
-        stage(folder, "finetune", history_path("finetune"))
-        stage(folder, "evaluate", METRICS)
+    stage(folder, f"decompose {method}", made)
+
+
+def finish_cell(method: str, shared: Path) -> None:
+    """Fine-tune and measure a model, unless another method made the same or another call is at it."""
+    folder = shared / method
+    if twin(shared, method) != method:
+        return
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            stage(folder, "finetune", history_path("finetune"))
+            stage(folder, "evaluate", METRICS)
+    except Timeout:
+        return
 
 
 def start(folder: Path, content: dict[str, Any]) -> None:
@@ -161,10 +181,26 @@ def twin(shared: Path, method: str) -> str:
     return next(other for other, path in others if path.exists() and filecmp.cmp(path, own, shallow=False))
 
 
-def record(name: str, method: str, told: dict[str, Any], shared: Path) -> None:
-    """Put a cell into results/table2.json; those of other parameters, but for the seed, give way to it."""
+def record(name: str, told: dict[str, Any], shared: Path) -> None:
+    """Put the cells that are done into results/table2.json; runs with other parameters, but for the seed, go."""
+    common = json.loads(json.dumps({key: value for key, value in told.items() if key != "seed"}))
+    with FileLock(shared.parent / LOCK):
+        results = read_json(RESULTS) if RESULTS.exists() else {}
+        row = results.get(name)
+        if row is None or row["params"] != common:
+            row = {"data": data_name(common["data.name"]), "hardware": machine(), "params": common, "cells": {}}
+        for method in METHODS:
+            if (shared / twin(shared, method) / METRICS).exists():
+                others = [cell for cell in row["cells"].get(method, []) if cell["seed"] != told["seed"]]
+                cells = [*others, cell_of(name, method, told, shared)]
+                row["cells"][method] = sorted(cells, key=lambda cell: cell["seed"])
+        write_json(RESULTS, results | {name: row})
+
+
+def cell_of(name: str, method: str, told: dict[str, Any], shared: Path) -> dict[str, Any]:
+    """Return what results/table2.json holds of a cell."""
     same, params = twin(shared, method), read_json(shared / method / PARAMS)
-    cell = {
+    return {
         "seed": told["seed"],
         **read_json(shared / same / METRICS),
         "rate": ROWS[name].rate if method in NOT_FACTORISED else told["prune.rate"],
@@ -172,14 +208,6 @@ def record(name: str, method: str, told: dict[str, Any], shared: Path) -> None:
         "same_as": same if same != method else None,
         "seconds": read_json(shared / "seconds.json") | read_json(shared / method / "seconds.json"),
     }
-    common = json.loads(json.dumps({key: value for key, value in told.items() if key != "seed"}))
-    results = read_json(RESULTS) if RESULTS.exists() else {}
-    row = results.get(name)
-    if row is None or row["params"] != common:
-        row = {"data": data_name(common["data.name"]), "hardware": machine(), "params": common, "cells": {}}
-    others = [other for other in row["cells"].get(method, []) if other["seed"] != cell["seed"]]
-    row["cells"][method] = sorted([*others, cell], key=lambda other: other["seed"])
-    write_json(RESULTS, results | {name: row})
 
 
 def data_name(source: str) -> str:

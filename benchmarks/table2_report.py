@@ -50,9 +50,16 @@ def _paper(vtp: float, svd: float, qr: float, lu: float) -> dict[str, float]:
     return {"dense": vtp, "none": vtp, "svd": svd, "qr_pivoted": qr, "lu": lu}
 
 
+MUON = {
+    "training.optimizer": "muon",
+    "training.batch_size": 128,
+    "baseline.learning_rate": 0.001,
+    "sparsify.learning_rate": 0.0002,
+    "finetune.learning_rate": 0.0002,
+}
 # Epochs for hours on one core of a CPU; with a GPU `--epochs` and `--set` make runs longer and models larger.
 ROWS = {
-    "patch8": Row("ViT, patch 8", "cifar10-small", _paper(30, 53.2, 53.5, 52.3)),
+    "patch8": Row("ViT, patch 8", "cifar10-small", _paper(30, 53.2, 53.5, 52.3), MUON),
     "resnet18": Row(
         "ResNet-18",
         "cifar10-resnet18",
@@ -71,13 +78,21 @@ ROWS = {
         "ViT, patch 4",
         "cifar10-small",
         _paper(80, 62.8, 68.3, 57.1),
-        {"model.patch_size": 4, "model.patch_dropout": 0.5, "sparsify.epochs": 3, "finetune.epochs": 4},
+        {
+            **MUON,
+            "model.patch_size": 4,
+            "model.patch_dropout": 0.5,
+            "baseline.epochs": 60,
+            "sparsify.epochs": 3,
+            "finetune.epochs": 4,
+        },
     ),
     "patch2": Row(
         "ViT, patch 2",
         "cifar10-small",
         _paper(80, 85.0, 71.1, 63.7),
         {
+            **MUON,
             "model.patch_size": 2,
             "model.patch_dropout": 0.75,
             "baseline.epochs": 30,

@@ -22,7 +22,8 @@ from vtp.models import dense_spec, initialised
 from vtp.models.vit.params import ViTParams
 from vtp.params import load_params
 from vtp.report import markdown_table
-from vtp.training.loop import Recipe, loss_of, make_optimizer
+from vtp.training.loop import Recipe, loss_of
+from vtp.training.optimizer import Optimizer, make_optimizer
 from vtp.training.precision import autocast
 
 STEPS = 8
@@ -86,7 +87,7 @@ def main() -> None:
     def ours(precision: str, compiled: bool) -> Callable[[], None]:
         model = initialised(spec, 0, (128.0,) * 3, (64.0,) * 3).train()
         student = torch.compile(model, dynamic=False) if compiled else model
-        optimizer = make_optimizer(model, recipe)
+        optimizer = make_optimizer(model, recipe.shared)
 
         def step() -> None:
             with autocast(images.device, precision):
@@ -95,7 +96,7 @@ def main() -> None:
 
         return step
 
-    def update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer | Optimizer) -> None:
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), params.training.gradient_clip)

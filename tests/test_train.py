@@ -48,6 +48,7 @@ def test_training_learns_what_can_be_learnt(family: str, tmp_path: Path) -> None
 CASES: dict[str, tuple[Callable[[], Model], dict[str, Any], dict[str, Any], bool]] = {
     "adamw": (tiny, {}, {"flip": True}, False),
     "adam": (tiny, {"keep_best": False}, {"optimizer": "adam"}, False),
+    "muon": (scored, {"l1": L1(0.1, True)}, {"optimizer": "muon"}, False),
     "resnet": (lambda: tiny("resnet18"), {}, {}, False),
     "proximal": (scored, {"l1": L1(0.1, True), "keep_best": False}, {}, False),
     "subgradient": (scored, {"l1": L1(0.1, False)}, {"optimizer": "adam"}, False),

@@ -21,7 +21,8 @@ from vtp.errors import UserError
 from vtp.measure import accuracy
 from vtp.models import Model
 from vtp.scores import L1, scores
-from vtp.training.loop import learning_rate, loss_of, make_optimizer, train, train_epoch
+from vtp.training.loop import learning_rate, loss_of, train, train_epoch
+from vtp.training.optimizer import make_optimizer
 from vtp.training.precision import autocast
 from vtp.training.resume import Progress
 
@@ -42,18 +43,37 @@ def test_proximal_steps_give_exact_zeros_and_subgradients_none(tmp_path: Path) -
     assert zeros[False] == 0
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "muon"])
 def test_weight_decay_is_of_weight_matrices_alone(optimizer: str) -> None:
     after = []
     for decay in (0.0, 1.0):
         model = random_model(replace(scored().spec, dropout=0.0), seed=4, dtype=torch.float32)
         recipe = replace(RECIPE, shared=replace(SHARED, weight_decay=decay, batch_size=100, optimizer=optimizer))
-        train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, Listener())  # a single step
+        train_epoch(model, TRAINING, make_optimizer(model, recipe.shared), recipe, 0, Listener())  # a single step
         after.append(dict(model.named_parameters()))
     differing = {name for name in after[0] if not torch.equal(after[0][name], after[1][name])}
     modules = dict(model.named_modules())
     linear = {name for name in after[0] if isinstance(modules[name.rpartition(".")[0]], torch.nn.Linear)}
     assert differing == {name for name in linear if name.endswith("weight")}
+
+
+def test_a_step_of_muon_moves_hidden_weights_alike_in_all_directions_and_others_as_adam_does() -> None:
+    model = random_model(tiny(dropout=0.0).spec, seed=4, dtype=torch.float32)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    shared = replace(SHARED, weight_decay=0.0, batch_size=100, optimizer="muon", warmup_fraction=0.0)
+    recipe = replace(RECIPE, epochs=1000, shared=shared)
+    train_epoch(model, TRAINING, make_optimizer(model, shared), recipe, 0, Listener())  # a single step
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear):
+            continue
+        change = (module.weight - before[f"{name}.weight"]).detach() / recipe.learning_rate
+        if name.startswith("blocks."):
+            sizes = torch.linalg.svdvals(change / (0.2 * max(change.shape) ** 0.5))
+            assert sizes.max() < 1.3
+            assert sizes.max() > 0.6
+            assert sizes.median() > 0.5
+        else:
+            assert change.abs().max() == pytest.approx(1, rel=1e-3)
 
 
 @given(st.integers(1, 200), st.floats(0, 0.9), st.floats(1e-8, 10), st.lists(st.floats(0, 1), min_size=2))
@@ -144,7 +164,8 @@ def test_bfloat16_trains_float32_weights_to_about_the_same_loss() -> None:
     for precision in ("float32", "bfloat16"):
         model = random_model(tiny(dropout=0.0).spec, seed=1, dtype=torch.float32)
         recipe = replace(RECIPE, shared=replace(SHARED, precision=precision, batch_size=100))
-        losses[precision] = train_epoch(model, TRAINING, make_optimizer(model, recipe), recipe, 0, Listener())
+        optimizer = make_optimizer(model, recipe.shared)
+        losses[precision] = train_epoch(model, TRAINING, optimizer, recipe, 0, Listener())
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)

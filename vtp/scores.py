@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vtp.models import Model, build, from_state
 from vtp.models.layers import ImportanceScore
 from vtp.numerics import sqrt
+from vtp.training.optimizer import Optimizer
 
 
 def with_scores(model: Model, kinds: tuple[str, ...]) -> Model:
@@ -62,7 +63,7 @@ class L1:
             score.grad.add_(score.sign(), alpha=self.rate)
 
     @torch.no_grad()
-    def after_step(self, score: Tensor, optimizer: torch.optim.Adam) -> None:
+    def after_step(self, score: Tensor, optimizer: Optimizer) -> None:
         """Shrink `score` by the proximal operator; `optimizer` has just taken its step on it."""
         if not self.proximal:
             return

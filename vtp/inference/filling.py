@@ -22,10 +22,11 @@ def filled(model: Model) -> Model:
     for name, layer in model.named_modules():
         if not isinstance(layer, LowRankLinear):
             continue
-        right, left = cast(Tensor, layer.right.weight), cast(Tensor, layer.left.weight)
+        right = cast(Tensor, layer.right.weight)
         rank = len(right)
         missing = -rank % STEP
         if 0 < missing < STEP / 2:
+            left = cast(Tensor, layer.left.weight)
             for part in ("mix", "order"):
                 state.pop(f"{name}.left.{part}", None)
             state[f"{name}.right.weight"] = F.pad(right.detach(), (0, 0, 0, missing))

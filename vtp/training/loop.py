@@ -24,6 +24,7 @@ from vtp.params import TrainingParams
 from vtp.scores import L1, scores
 from vtp.training.average import Average
 from vtp.training.mixing import mixing
+from vtp.training.optimizer import Optimizer, make_optimizer
 from vtp.training.precision import autocast
 from vtp.training.resume import Progress, Record, load_progress, save_progress
 
@@ -88,7 +89,7 @@ def train(
     Raises UserError if the loss becomes NaN or infinite, naming the epoch and step and what to try.
     """
     model = from_state(model.spec, model.state_dict()).train()
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe.shared)
     # No average under a penalty: it would have no exact zeros.
     average = Average(model, recipe.shared.ema) if recipe.shared.ema and not recipe.l1 else None
     result = average.model if average else model
@@ -114,7 +115,7 @@ def _record(model: Model, validation: Split, epoch: int) -> Record:
 def train_epoch(
     model: Model,
     training: Split,
-    optimizer: torch.optim.Adam,
+    optimizer: Optimizer,
     recipe: Recipe,
     epoch: int,
     watcher: Watcher,
@@ -177,25 +178,6 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     if done < warmup:
         return recipe.learning_rate * done / warmup
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
-
-
-def make_optimizer(model: Model, recipe: Recipe) -> torch.optim.Adam:
-    """Return Adam or AdamW (arXiv:1711.05101) with weight decay on weight matrices alone.
-
-    Biases, norms, positions, the class token and importance scores are not decayed.
-    """
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            is_weight = name == "weight" and parameter.ndim > 1
-            (decayed if is_weight else free).append(parameter)
-    kind = torch.optim.AdamW if recipe.shared.optimizer == "adamw" else torch.optim.Adam
-    groups = [
-        {"params": decayed, "weight_decay": recipe.shared.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return kind(groups, lr=recipe.learning_rate, fused=True)
 
 
 def _mean_finite(losses: list[float], recipe: Recipe, epoch: int) -> float:

@@ -4,17 +4,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vtp.errors import UserError
 from vtp.models import Model
 from vtp.sealed import read_sealed, write_sealed
 from vtp.training.average import Average
+from vtp.training.optimizer import Optimizer
 
 Record = dict[str, float]
 KIND = "progress"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # of Adam and of Muon
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Progress:
 
 
 def save_progress(
-    path: Path, progress: Progress, model: Model, optimizer: torch.optim.Optimizer, average: Average | None = None
+    path: Path, progress: Progress, model: Model, optimizer: Optimizer, average: Average | None = None
 ) -> None:
     """Write the progress, the weights, their average and the optimizer's moments to `path`."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -58,12 +58,13 @@ def save_progress(
     if average:
         tensors |= {f"average.{name}": tensor for name, tensor in average.model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        tensors |= {f"{moment}.{name}": optimizer.state[parameter][moment] for moment in MOMENTS}
+        state = optimizer.state[parameter]
+        tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS if moment in state}
     write_sealed(path, KIND, [progress.history, progress.best_accuracy], tensors)
 
 
 def load_progress(
-    path: Path, model: Model, optimizer: torch.optim.Optimizer, average: Average | None = None
+    path: Path, model: Model, optimizer: Optimizer, average: Average | None = None
 ) -> Progress | None:
     """Put what `save_progress` wrote to `path` into `model`, `optimizer` and `average`; return the progress.
 
@@ -80,7 +81,8 @@ def load_progress(
     if average:
         average.model.load_state_dict(_part(tensors, "average"))
     for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
+        saved = {moment: tensors.get(f"{moment}.{name}") for moment in MOMENTS}
+        optimizer.state[parameter] = {moment: value for moment, value in saved.items() if value is not None}
     return Progress(history, _part(tensors, "best"), best_accuracy)
 
 

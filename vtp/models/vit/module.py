@@ -23,16 +23,16 @@ class PatchDropout(nn.Module):
         prefix: how many tokens come before the patches; all stay.
 
     Attributes:
-        active: whether any are left out in training.
+        active: whether that part is left out in training.
     """
 
     def __init__(self, part: float, prefix: int) -> None:
         super().__init__()
-        self.part, self.prefix, self.active = part, prefix, part > 0
+        self.part, self.prefix, self.active = part, prefix, True
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """Return the prefix and the patches that stay, in any order: (B, fewer, D)."""
-        if not (self.training and self.active):
+        if not (self.training and self.active and self.part):
             return x_BND
         prefix, patches = x_BND[:, : self.prefix], x_BND[:, self.prefix :]
         images, count, dim = patches.shape
@@ -66,7 +66,7 @@ class VisionTransformer(Model):
 
     def begin_epoch(self, done: float) -> None:
         """Let the last epochs see every patch, as who uses the model does (as FLIP does, arXiv:2212.00794)."""
-        self.patch_dropout.active = self.patch_dropout.part > 0 and done <= FEWER_PATCHES
+        self.patch_dropout.active = done <= FEWER_PATCHES
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Patches, projected, after the prefix tokens, plus positions: (B, N, D); in training maybe fewer."""
