@@ -6,7 +6,8 @@ from stages.paths import PARAMS
 from stages.shared import load_data, load_model, run_stage, set_up
 from stages.training import run_training
 from vtp.params import load_params
-from vtp.scores import L1, with_scores
+from vtp.scores import with_scores
+from vtp.training.l1 import L1
 from vtp.training.loop import Recipe
 
 

@@ -26,7 +26,7 @@ from tests.training import (
 from vtp.errors import UserError
 from vtp.measure import accuracy
 from vtp.models import Model
-from vtp.scores import L1
+from vtp.training.l1 import L1
 from vtp.training.loop import train
 
 
@@ -49,6 +49,7 @@ CASES: dict[str, tuple[Callable[[], Model], dict[str, Any], dict[str, Any], bool
     "adamw": (tiny, {}, {"flip": True}, False),
     "adam": (tiny, {"keep_best": False}, {"optimizer": "adam"}, False),
     "muon": (scored, {"l1": L1(0.1, True)}, {"optimizer": "muon"}, False),
+    "muon, convolutions": (lambda: tiny("resnet18"), {}, {"optimizer": "muon"}, False),
     "resnet": (lambda: tiny("resnet18"), {}, {}, False),
     "proximal": (scored, {"l1": L1(0.1, True), "keep_best": False}, {}, False),
     "subgradient": (scored, {"l1": L1(0.1, False)}, {"optimizer": "adam"}, False),

@@ -15,7 +15,8 @@ from vtp.data.dataset import Dataset
 from vtp.data.sources import fetch
 from vtp.models import Model, dense_spec, initialised
 from vtp.params import load_params
-from vtp.scores import L1, with_scores
+from vtp.scores import with_scores
+from vtp.training.l1 import L1
 from vtp.training.loop import Recipe, train
 
 PARAMS = load_params(ROOT / "configs" / "digits.yaml")

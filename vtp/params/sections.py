@@ -31,7 +31,9 @@ class TrainingParams:
     """Section `training`: what baseline, sparsify and finetune share."""
 
     batch_size: int = Field(ge=1, le=1000000, description="images")
-    optimizer: Literal["adamw", "adam", "muon"] = Field(description="muon: adamw but for what is linear in blocks")
+    optimizer: Literal["adamw", "adam", "muon"] = Field(
+        description="muon is of the weights in blocks, with adamw for the rest"
+    )
     weight_decay: float = Field(ge=0, le=10, description="of weight matrices alone")
     warmup_fraction: float = Field(ge=0, le=0.9, description="of the epochs, before the cosine")
     gradient_clip: float = Field(gt=0, description="largest norm of the gradient")

@@ -21,8 +21,9 @@ from vtp.errors import UserError
 from vtp.measure import accuracy_and_loss
 from vtp.models import Model, from_state
 from vtp.params import TrainingParams
-from vtp.scores import L1, scores
+from vtp.scores import scores
 from vtp.training.average import Average
+from vtp.training.l1 import L1
 from vtp.training.mixing import mixing
 from vtp.training.optimizer import Optimizer, make_optimizer
 from vtp.training.precision import autocast

@@ -1,6 +1,5 @@
 """The optimizer of a training: one of PyTorch's, or two of them as one."""
 
-from collections.abc import MutableMapping
 from typing import Any
 
 import torch
@@ -8,6 +7,33 @@ from torch import Tensor, nn
 
 from vtp.models import Model
 from vtp.params import TrainingParams
+
+
+class Muon(torch.optim.Muon):
+    """Muon as PyTorch has it (arXiv:2502.16982, its rates those of AdamW), of convolutions too.
+
+    PyTorch's takes matrices alone: a convolution is one of (out, in · height · width).
+
+    Attributes:
+        matrices: weight -> the matrix that shares its memory; both have one state.
+    """
+
+    def __init__(self, weights: list[nn.Parameter], weight_decay: float) -> None:
+        self.matrices = {weight: nn.Parameter(weight.detach().flatten(1)) for weight in weights}
+        super().__init__(self.matrices.values(), weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        for weight, matrix in self.matrices.items():
+            self.state[weight] = self.state[matrix]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for weight in self.matrices:
+            weight.grad = None
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take a step on all weights."""
+        for weight, matrix in self.matrices.items():
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        super().step()  # type: ignore[no-untyped-call]
 
 
 class Optimizer:
@@ -21,8 +47,9 @@ class Optimizer:
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
         self.param_groups: list[dict[str, Any]] = [group for part in parts for group in part.param_groups]
-        self.state: MutableMapping[Tensor, dict[str, Tensor]] = parts[0].state
-        for part in parts:
+        self.state: dict[Tensor, dict[str, Tensor]] = parts[0].state
+        for part in parts[1:]:
+            self.state.update(part.state)
             part.state = parts[0].state  # no parameter is in two of them
 
     def zero_grad(self) -> None:
@@ -39,9 +66,8 @@ class Optimizer:
 def make_optimizer(model: Model, params: TrainingParams) -> Optimizer:
     """Return the optimizer that `params` name, decaying weight matrices alone; rates are yet to be set.
 
-    Biases, norms, positions, the class token and importance scores are not decayed. Muon (arXiv:2502.16982, with
-    its factor that lets it share AdamW's rates) is of the linear layers in blocks; the first and the last layer,
-    convolutions and all that is not decayed have AdamW (arXiv:1711.05101).
+    Biases, norms, positions, the class token and importance scores are not decayed. Muon is of the weights in
+    blocks; the first and the last layer and all that is not decayed have AdamW (arXiv:1711.05101) then.
     """
     hidden: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
@@ -49,16 +75,12 @@ def make_optimizer(model: Model, params: TrainingParams) -> Optimizer:
     for place, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_weight = name == "weight" and parameter.ndim > 1
-            is_hidden = is_weight and parameter.ndim == 2 and place.startswith("blocks.")
+            is_hidden = is_weight and place.startswith("blocks.") and params.optimizer == "muon"
             (hidden if is_hidden else decayed if is_weight else free).append(parameter)
-    if params.optimizer != "muon":
-        hidden, decayed = [], [*decayed, *hidden]
     kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
     groups = [
         {"params": decayed, "weight_decay": params.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-    parts: list[torch.optim.Optimizer] = [kind(groups, fused=True)]
-    if hidden:
-        parts.append(torch.optim.Muon(hidden, weight_decay=params.weight_decay, adjust_lr_fn="match_rms_adamw"))
-    return Optimizer(*parts)
+    others = kind(groups, fused=True)
+    return Optimizer(others, Muon(hidden, params.weight_decay)) if hidden else Optimizer(others)

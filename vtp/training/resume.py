@@ -81,8 +81,8 @@ def load_progress(
     if average:
         average.model.load_state_dict(_part(tensors, "average"))
     for name, parameter in model.named_parameters():
-        saved = {moment: tensors.get(f"{moment}.{name}") for moment in MOMENTS}
-        optimizer.state[parameter] = {moment: value for moment, value in saved.items() if value is not None}
+        saved = {moment: f"{moment}.{name}" for moment in MOMENTS if f"{moment}.{name}" in tensors}
+        optimizer.state[parameter].update({moment: tensors[place] for moment, place in saved.items()})
     return Progress(history, _part(tensors, "best"), best_accuracy)
 
 
