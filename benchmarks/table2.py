@@ -190,16 +190,17 @@ def record(name: str, told: dict[str, Any], shared: Path) -> None:
         if row is None or row["params"] != common:
             row = {"data": data_name(common["data.name"]), "hardware": machine(), "params": common, "cells": {}}
         for method in METHODS:
-            if (shared / twin(shared, method) / METRICS).exists():
+            same = twin(shared, method)
+            if (shared / same / METRICS).exists():
                 others = [cell for cell in row["cells"].get(method, []) if cell["seed"] != told["seed"]]
-                cells = [*others, cell_of(name, method, told, shared)]
+                cells = [*others, cell_of(name, method, same, told, shared)]
                 row["cells"][method] = sorted(cells, key=lambda cell: cell["seed"])
         write_json(RESULTS, results | {name: row})
 
 
-def cell_of(name: str, method: str, told: dict[str, Any], shared: Path) -> dict[str, Any]:
-    """Return what results/table2.json holds of a cell."""
-    same, params = twin(shared, method), read_json(shared / method / PARAMS)
+def cell_of(name: str, method: str, same: str, told: dict[str, Any], shared: Path) -> dict[str, Any]:
+    """Return what results/table2.json holds of a cell; `same` is the method whose model was trained for it."""
+    params = read_json(shared / method / PARAMS)
     return {
         "seed": told["seed"],
         **read_json(shared / same / METRICS),
