@@ -4,10 +4,10 @@
     python -m benchmarks.table2                 # runs nothing: the table anew from results/table2.json
 
 A row is one size of model and one budget, at most half of the dense model's parameters, the same for every method.
-The stages of the pipeline do the work, in folders of their own: one for the dense model and its scores, and one in
-it for each method. What is done is not done again, and a training that was stopped goes on from its last epoch, so
-this may be killed and called again at will, and called once more for another core: a cell that one call works on,
-the others leave to it. It runs at low priority.
+The stages of the pipeline do the work, in folders of their own: one for the dense model and its scores, and in it
+one for each rate of pruning and one for each method. What is done is not done again, and a training that was
+stopped goes on from its last epoch, so this may be killed and called again at will, and called once more for
+another core: a cell that one call works on, the others leave to it. It runs at low priority.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from filelock import FileLock, Timeout
 from benchmarks.decompositions import machine
 from benchmarks.table2_plot import plot_table2
 from benchmarks.table2_report import METHODS, PICTURE, RESULTS, ROOT, ROWS, Row, write_document
-from stages.paths import METRICS, PARAMS, history_path, model_path
+from stages.paths import DATASET, METRICS, MOMENTS, PARAMS, history_path, model_path
 from vtp.checkpoint import load, load_spec
 from vtp.cost import parameters
 from vtp.files import read_json, write_json, write_text
@@ -35,7 +36,8 @@ from vtp.models import factorisable
 from vtp.params import flatten, params_from_text, read_yaml
 
 BUDGET = 0.5  # of the dense model's parameters
-DATA = Path("out/dataset.safetensors")
+MADE_ONCE = (DATASET, model_path("baseline").parent, model_path("sparsify").parent)  # in a row, whatever the cell
+SECONDS = "seconds.json"  # of the stages that ran in a folder
 LOCK = ".lock"  # of a folder that a call works in
 NOT_TOLD = (
     "methods",
@@ -99,7 +101,7 @@ def run_row(name: str, content: dict[str, Any], work: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         start(folder, content)
-        stage(folder, "fetch", DATA)
+        stage(folder, "fetch", DATASET)
         stage(folder, "baseline", history_path("baseline"))
         stage(folder, "sparsify", history_path("sparsify"))
         for method in METHODS:
@@ -110,24 +112,47 @@ def run_row(name: str, content: dict[str, Any], work: Path) -> None:
 
 
 def prepare_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> None:
-    """Prune and factorise what the folder `shared` has, by one method, unless that is done."""
+    """Factorise by one method what the folder `shared` has, pruned, unless that is done."""
     folder, made = shared / method, model_path(f"decompose/{method}")
     if (folder / made).exists():
         return
-    for linked in (DATA, model_path("baseline").parent, model_path("sparsify").parent):
-        (folder / linked).parent.mkdir(parents=True, exist_ok=True)
-        if not (folder / linked).exists():
-            (folder / linked).symlink_to(shared / linked)
-    content = json.loads(json.dumps(content)) | {"methods": [method], "decomp": method}
-    if method in NOT_FACTORISED:
-        put(content, "prune.rate", ROWS[name].rate)
+    pruned = prune_cells(name, method, content, shared)
+    link(folder, pruned, *MADE_ONCE, model_path("prune").parent, MOMENTS.parent)
+    start(folder, read_json(pruned / PARAMS) | {"methods": [method], "decomp": method})
+    stage(folder, f"decompose {method}", made)
+
+
+def prune_cells(name: str, method: str, content: dict[str, Any], shared: Path) -> Path:
+    """Return the folder with the pruned model and its moments for one method, and others of the same rate."""
+    content, rate = deepcopy(content), rate_of(name, method, content["prune"]["rate"])
+    folder = pruned_folder(shared, rate)
+    put(content, "prune.rate", rate)
+    link(folder, shared, *MADE_ONCE)
     start(folder, content)
     stage(folder, "prune", model_path("prune"))
     if method not in NOT_FACTORISED:
         put(content, "decompose.keep", keep_within_budget(folder))
         start(folder, content)
-    stage(folder, "calibrate", Path("out/calibrate/moments.safetensors"))
-    stage(folder, f"decompose {method}", made)
+    stage(folder, "calibrate", MOMENTS)
+    return folder
+
+
+def link(folder: Path, source: Path, *made: Path) -> None:
+    """Let `folder` have what the stages have made in `source`."""
+    for path in made:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / path).exists():
+            (folder / path).symlink_to(source / path)
+
+
+def rate_of(name: str, method: str, rate: float) -> float:
+    """Return how much is pruned for a cell; `rate`: where factors follow."""
+    return ROWS[name].rate if method in NOT_FACTORISED else rate
+
+
+def pruned_folder(shared: Path, rate: float) -> Path:
+    """Return the folder of what all cells of a rate share."""
+    return shared / f"rate-{rate}"
 
 
 def finish_cell(method: str, shared: Path) -> None:
@@ -162,8 +187,8 @@ def stage(folder: Path, command: str, made: Path) -> None:
         env=environment | {"PYTHONPATH": str(ROOT)},
         check=True,
     )
-    seconds = read_json(folder / "seconds.json") if (folder / "seconds.json").exists() else {}
-    write_json(folder / "seconds.json", seconds | {command.split()[0]: round(time.monotonic() - begin, 1)})
+    seconds = read_json(folder / SECONDS) if (folder / SECONDS).exists() else {}
+    write_json(folder / SECONDS, seconds | {command.split()[0]: round(time.monotonic() - begin, 1)})
 
 
 def keep_within_budget(folder: Path) -> float:
@@ -200,14 +225,15 @@ def record(name: str, told: dict[str, Any], shared: Path) -> None:
 
 def cell_of(name: str, method: str, same: str, told: dict[str, Any], shared: Path) -> dict[str, Any]:
     """Return what results/table2.json holds of a cell; `same` is the method whose model was trained for it."""
-    params = read_json(shared / method / PARAMS)
+    params, rate = read_json(shared / method / PARAMS), rate_of(name, method, told["prune.rate"])
+    folders = (shared, pruned_folder(shared, rate), shared / method)
     return {
         "seed": told["seed"],
         **read_json(shared / same / METRICS),
-        "rate": ROWS[name].rate if method in NOT_FACTORISED else told["prune.rate"],
+        "rate": rate,
         "keep": params["decompose"]["keep"],
         "same_as": same if same != method else None,
-        "seconds": read_json(shared / "seconds.json") | read_json(shared / method / "seconds.json"),
+        "seconds": {key: value for folder in folders for key, value in read_json(folder / SECONDS).items()},
     }
 
 
