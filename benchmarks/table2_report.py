@@ -66,7 +66,7 @@ ROWS = {
         _paper(93, 53.2, 53.5, 49.2),
         {
             "model.width": 32,
-            "baseline.epochs": 14,
+            "baseline.epochs": 30,
             "sparsify.epochs": 2,
             "sparsify.learning_rate": 0.0005,
             "prune.threshold": "layer",
