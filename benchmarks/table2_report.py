@@ -54,8 +54,8 @@ MUON = {
     "training.optimizer": "muon",
     "training.batch_size": 128,
     "baseline.learning_rate": 0.001,
-    "sparsify.learning_rate": 0.0002,
-    "finetune.learning_rate": 0.0002,
+    "sparsify.learning_rate": 0.0001,
+    "finetune.learning_rate": 0.0001,
 }
 # Epochs for hours on one core of a CPU; with a GPU `--epochs` and `--set` make runs longer and models larger.
 ROWS = {
