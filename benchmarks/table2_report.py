@@ -59,19 +59,17 @@ MUON = {
 }
 # Epochs for hours on one core of a CPU; with a GPU `--epochs` and `--set` make runs longer and models larger.
 ROWS = {
-    "patch8": Row("ViT, patch 8", "cifar10-small", _paper(30, 53.2, 53.5, 52.3), MUON),
-    "resnet18": Row(
-        "ResNet-18",
-        "cifar10-resnet18",
-        _paper(93, 53.2, 53.5, 49.2),
+    "patch2": Row(
+        "ViT, patch 2",
+        "cifar10-small",
+        _paper(80, 85.0, 71.1, 63.7),
         {
-            "model.width": 32,
+            **MUON,
+            "model.patch_size": 2,
+            "model.patch_dropout": 0.75,
             "baseline.epochs": 30,
             "sparsify.epochs": 2,
-            "sparsify.learning_rate": 0.0005,
-            "prune.threshold": "layer",
-            "finetune.epochs": 1,
-            "finetune.learning_rate": 0.0005,
+            "finetune.epochs": 2,
         },
     ),
     "patch4": Row(
@@ -87,17 +85,19 @@ ROWS = {
             "finetune.epochs": 4,
         },
     ),
-    "patch2": Row(
-        "ViT, patch 2",
-        "cifar10-small",
-        _paper(80, 85.0, 71.1, 63.7),
+    "patch8": Row("ViT, patch 8", "cifar10-small", _paper(30, 53.2, 53.5, 52.3), MUON),
+    "resnet18": Row(
+        "ResNet-18",
+        "cifar10-resnet18",
+        _paper(93, 53.2, 53.5, 49.2),
         {
-            **MUON,
-            "model.patch_size": 2,
-            "model.patch_dropout": 0.75,
+            "model.width": 32,
             "baseline.epochs": 30,
             "sparsify.epochs": 2,
-            "finetune.epochs": 2,
+            "sparsify.learning_rate": 0.0005,
+            "prune.threshold": "layer",
+            "finetune.epochs": 1,
+            "finetune.learning_rate": 0.0005,
         },
     ),
 }
