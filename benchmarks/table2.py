@@ -124,9 +124,12 @@ def prepare_cell(name: str, method: str, content: dict[str, Any], shared: Path) 
 
 def prune_cells(name: str, method: str, content: dict[str, Any], shared: Path) -> Path:
     """Return the folder with the pruned model and its moments for one method, and others of the same rate."""
-    content, rate = deepcopy(content), rate_of(name, method, content["prune"]["rate"])
-    folder = pruned_folder(shared, rate)
-    put(content, "prune.rate", rate)
+    content = deepcopy(content)
+    if method in NOT_FACTORISED:
+        put(content, "prune.rate", ROWS[name].rate)
+    folder = pruned_folder(shared, content)
+    if (folder / MOMENTS).exists():
+        return folder
     link(folder, shared, *MADE_ONCE)
     start(folder, content)
     stage(folder, "prune", model_path("prune"))
@@ -145,14 +148,9 @@ def link(folder: Path, source: Path, *made: Path) -> None:
             (folder / path).symlink_to(source / path)
 
 
-def rate_of(name: str, method: str, rate: float) -> float:
-    """Return how much is pruned for a cell; `rate`: where factors follow."""
-    return ROWS[name].rate if method in NOT_FACTORISED else rate
-
-
-def pruned_folder(shared: Path, rate: float) -> Path:
-    """Return the folder of what all cells of a rate share."""
-    return shared / f"rate-{rate}"
+def pruned_folder(shared: Path, content: dict[str, Any]) -> Path:
+    """Return the folder of what all cells of a rate share; `content` is that of the params.yaml of one of them."""
+    return shared / f"rate-{content['prune']['rate']}"
 
 
 def finish_cell(method: str, shared: Path) -> None:
@@ -218,19 +216,19 @@ def record(name: str, told: dict[str, Any], shared: Path) -> None:
             same = twin(shared, method)
             if (shared / same / METRICS).exists():
                 others = [cell for cell in row["cells"].get(method, []) if cell["seed"] != told["seed"]]
-                cells = [*others, cell_of(name, method, same, told, shared)]
+                cells = [*others, cell_of(method, same, told["seed"], shared)]
                 row["cells"][method] = sorted(cells, key=lambda cell: cell["seed"])
         write_json(RESULTS, results | {name: row})
 
 
-def cell_of(name: str, method: str, same: str, told: dict[str, Any], shared: Path) -> dict[str, Any]:
+def cell_of(method: str, same: str, seed: int, shared: Path) -> dict[str, Any]:
     """Return what results/table2.json holds of a cell; `same` is the method whose model was trained for it."""
-    params, rate = read_json(shared / method / PARAMS), rate_of(name, method, told["prune.rate"])
-    folders = (shared, pruned_folder(shared, rate), shared / method)
+    params = read_json(shared / method / PARAMS)
+    folders = (shared, pruned_folder(shared, params), shared / method)
     return {
-        "seed": told["seed"],
+        "seed": seed,
         **read_json(shared / same / METRICS),
-        "rate": rate,
+        "rate": params["prune"]["rate"],
         "keep": params["decompose"]["keep"],
         "same_as": same if same != method else None,
         "seconds": {key: value for folder in folders for key, value in read_json(folder / SECONDS).items()},
