@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from vtp.params import flatten, params_from_text, read_yaml
 BUDGET = 0.5  # of the dense model's parameters
 MADE_ONCE = (DATASET, model_path("baseline").parent, model_path("sparsify").parent)  # in a row, whatever the cell
 SECONDS = "seconds.json"  # of the stages that ran in a folder
+MINUTE = 60.0  # seconds: a go that is killed has told at most that much too little
 LOCK = ".lock"  # of a folder that a call works in
 NOT_TOLD = (
     "methods",
@@ -172,21 +174,22 @@ def start(folder: Path, content: dict[str, Any]) -> None:
 
 
 def stage(folder: Path, command: str, made: Path) -> None:
-    """Run a stage in `folder` unless it has made its last file, and note how many seconds that took."""
+    """Run a stage in `folder` unless it has made its last file; all its goes count in `SECONDS`."""
     if (folder / made).exists():
         return
     print(f"{folder.name}: {command}", flush=True)
     # This process itself may have been kept to other instructions than params.yaml asks for.
     environment = {key: value for key, value in os.environ.items() if key not in PORTABLE}
-    begin = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", *f"stages.{command}".split()],
-        cwd=folder,
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        check=True,
-    )
-    seconds = read_json(folder / SECONDS) if (folder / SECONDS).exists() else {}
-    write_json(folder / SECONDS, seconds | {command.split()[0]: round(time.monotonic() - begin, 1)})
+    name, seconds = command.split()[0], read_json(folder / SECONDS) if (folder / SECONDS).exists() else {}
+    begin = time.monotonic() - seconds.get(name, 0.0)
+    arguments = [sys.executable, "-m", *f"stages.{command}".split()]
+    process = subprocess.Popen(arguments, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)})
+    while process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(MINUTE)
+        write_json(folder / SECONDS, seconds | {name: round(time.monotonic() - begin, 1)})
+    if process.returncode != 0:
+        sys.exit(process.returncode)
 
 
 def keep_within_budget(folder: Path) -> float:
