@@ -46,8 +46,9 @@ NOT_TOLD = (
     "decomp",
     "data.path",
     "machine.device",
+    "machine.threads",
     "decompose.keep",
-)  # each cell has its own, or none has
+)  # each cell has its own, or none has; the number of threads may change between two goes
 NOT_FACTORISED = ("none", "evd")  # EVD is of square matrices, and a pruned model has none
 
 
