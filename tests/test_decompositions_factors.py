@@ -124,25 +124,6 @@ def test_complete_orthogonal_decomposition(matrix: Tensor) -> None:
 
 @given(matrix=matrices())
 @EXAMPLES
-def test_lu(matrix: Tensor) -> None:
-    (m, n), exact = matrix.shape, matrix.double()
-    norm = float(exact.norm())
-    partial, complete = decompose(matrix, "lu"), decompose(matrix, "lu_complete")
-    for record in (partial, complete):
-        assert (record.L.shape, record.U.shape) == ((m, min(m, n)), (min(m, n), n))
-        assert torch.equal(record.L, record.L.tril())
-        assert (record.L.diagonal() == 1).all()
-        assert (record.L.abs() <= 1).all()
-        assert torch.equal(record.U, record.U.triu())
-        assert_permutation(record.P, m)
-    assert_permutation(complete.Q, n)
-    assert_close(exact[partial.P], partial.L @ partial.U, norm)
-    assert_close(exact[complete.P][:, complete.Q], complete.L @ complete.U, norm)
-    assert (complete.U.abs().amax(dim=1) == complete.U.diagonal().abs()).all()
-
-
-@given(matrix=matrices())
-@EXAMPLES
 def test_cholesky_of_the_gram_matrix(matrix: Tensor) -> None:
     exact = matrix.double()
     tall = exact if len(exact) >= exact.shape[1] else exact.T

@@ -1,4 +1,9 @@
-"""LU decompositions (section 2.3.4 of the paper) with partial and with complete pivoting."""
+"""LU decompositions (section 2.3.4 of the paper) with partial and with complete pivoting.
+
+Gaussian elimination stopped after r steps leaves the first r columns of L and rows of U, whose product is exact in
+the pivot rows and misses the others by more than it has to. Truncation projects the matrix on what these rows of U
+span: the nearest of all products with the same right factor, of the same size.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +22,8 @@ from vtp.decompositions.base import Array, Decomposition, numerical_rank
 class LU(Decomposition):
     """LU with partial pivoting, P A = L U (LAPACK getrf).
 
-    L is unit lower triangular with entries of magnitude at most 1. Truncation keeps the leading columns of
-    Pᵀ L and rows of U: Gaussian elimination stopped after `rank` steps. It reproduces the pivot rows and the
-    leading columns exactly, and its error is the norm of the Schur complement left over. The product is exact to
+    L is unit lower triangular with entries of magnitude at most 1. Truncation projects A on its first `rank` pivot
+    rows, with an error below the norm of the Schur complement that the elimination leaves. The product is exact to
     rounding in the largest entry that arises, for rare matrices one much larger than those of A (`EXACTNESS`).
     """
 
@@ -43,7 +47,12 @@ class LU(Decomposition):
     def factors(self) -> tuple[Tensor, Tensor]:
         left = torch.empty_like(self.L)
         left[self.P] = self.L
-        return left, self.U
+        return _projected(left, self.U)
+
+    def bound(self, rank: int) -> float:
+        """The error itself, ‖left[:, rank:]‖_F: the rows of right are orthonormal."""
+        self._check(rank)
+        return float(self.factors[0][:, rank:].norm())
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +60,8 @@ class CompleteLU(Decomposition):
     """LU with complete pivoting, P A Q = L U (Golub & Van Loan, 4th ed., algorithm 3.4.3).
 
     Each pivot is the largest entry of what is left, the first one on ties, so L and D⁻¹U (D the diagonal of
-    U) have entries of magnitude at most 1 and the pivots reveal the rank. Truncation stops the elimination
-    after `rank` steps; its error is the norm of the Schur complement left over, whose largest entry is the
-    next pivot.
+    U) have entries of magnitude at most 1 and the pivots reveal the rank. Truncation projects A on its first
+    `rank` pivot rows; its error is below the norm of the Schur complement, whose largest entry is the next pivot.
     """
 
     P: Tensor
@@ -88,7 +96,7 @@ class CompleteLU(Decomposition):
         left, right = torch.empty_like(self.L), torch.empty_like(self.U)
         left[self.P] = self.L
         right[:, self.Q] = self.U
-        return left, right
+        return _projected(left, right)
 
     def bound(self, rank: int) -> float:
         """√((m − rank)(n − rank))·|u_{rank+1}|: no entry of the Schur complement exceeds the next pivot."""
@@ -96,6 +104,12 @@ class CompleteLU(Decomposition):
         rows, columns = self.shape
         pivots = self.U.diagonal().abs()
         return float(((rows - rank) * (columns - rank)) ** 0.5 * pivots[rank]) if rank < len(pivots) else 0.0
+
+
+def _projected(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of the same product, the first r rows of the right one an orthonormal basis of those of `right`."""
+    Q, R = torch.linalg.qr(right.T)
+    return left @ R.T, Q.T
 
 
 def _row_order(swaps: NDArray[np.int32], rows: int) -> NDArray[np.int64]:
