@@ -32,7 +32,7 @@ def faults_of_second_block(code: str, **environment: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems are left alone")
-def test_freed_memory_is_kept_by_every_stage_unless_the_user_has_set_something():
+def test_freed_memory_is_kept_by_every_stage_unless_the_user_has_set_something() -> None:
     assert faults_of_second_block("") > 0.9 * PAGES  # what glibc does by itself
     assert faults_of_second_block("import stages") < 0.1 * PAGES
     assert faults_of_second_block("import stages", MALLOC_MMAP_THRESHOLD_="4096") > 0.9 * PAGES
