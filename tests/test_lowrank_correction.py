@@ -45,6 +45,19 @@ def test_layers_come_nearer_to_what_they_gave(family: str, form: str, method: st
         assert errors[1] <= 1.01 * errors[0]
 
 
+@forms
+def test_batch_norms_give_the_mean_and_variance_that_they_gave(form: str) -> None:
+    model = random_model(small_spec("resnet18"), seed=0)
+    images = random_images(model.spec, 200)
+    cut, fitted = cut_and_fitted(model, form, 200, keep=0.7)
+    for name in cut.spec.factors:
+        norm = name.replace("conv", "norm").replace("shortcut", "shortcut_norm")
+        before, after, wanted = (output_of(each, norm, images) for each in (cut, fitted, model))
+        torch.testing.assert_close(after.mean(0), wanted.mean(0), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(after.std(0), wanted.std(0), rtol=1e-6, atol=1e-9)
+        assert (before.std(0) / wanted.std(0) - 1).abs().max() > 0.01
+
+
 @both
 @forms
 def test_a_model_that_lost_nothing_stays_as_it_is(family: str, form: str) -> None:

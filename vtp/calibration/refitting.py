@@ -11,9 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vtp.calibration.regression import Sums, summed
+from vtp.calibration.regression import Sums, summed, weight_and_bias
 from vtp.calibration.watching import BATCH, Reached, first_readers, left_after, watched
 from vtp.models import Model, from_state
+
+WIDEST = 2.0
+"""How far a channel's deviation may be from what it was before, as a factor, and be brought back there."""
 
 
 @torch.no_grad()
@@ -47,8 +50,30 @@ def refitted(
             sums = _sums(result, index, ours, {name: wanted.pop(name) for name in names})
             for name in names:
                 change(result, name, sums[name])
+                _settle(result, layers[name], name, sums[name])
         ours = [result.run_block(index, x) for x in ours]
     return result
+
+
+def _settle(model: Model, source: Model, name: str, sums: Sums) -> None:
+    """Let the batch norm after layer `name`, if there is one, give the mean and variance that it has in `source`.
+
+    What is fitted by least squares varies less than what it is fitted to. A layer norm makes up for that by
+    itself, a batch norm has the statistics of before. They are changed by as much as the layer's output has
+    changed (REPAIR, arXiv:2211.08403), not taken anew: on images without augmentation they are other ones.
+    """
+    norm, theirs = model.norm_of(name), source.norm_of(name)
+    if norm is None or theirs is None:
+        return
+    weight, bias = weight_and_bias(model.get_submodule(name))
+    inputs = sums.inputs(about_mean=True)
+    mean, wanted = weight @ inputs.mean + bias, sums.y / sums.rows
+    variance = ((weight @ inputs.covariance) * weight).sum(1)
+    wanted_variance = (sums.yy / sums.rows - wanted.square()).clamp_min(0)
+    scale = (wanted_variance / variance).sqrt().nan_to_num(1.0).clamp(1 / WIDEST, WIDEST)
+    their_mean, their_variance = (theirs.get_buffer(f"running_{name}").double().cpu() for name in ("mean", "var"))
+    norm.get_buffer("running_mean").copy_((their_mean - wanted) / scale + mean)
+    norm.get_buffer("running_var").copy_(((their_variance + norm.eps) / scale.square() - norm.eps).clamp_min(0))
 
 
 def _aims(

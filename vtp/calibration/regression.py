@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -98,10 +99,16 @@ def summed(total: Sums | None, layers: Sequence[nn.Module], read: Tensor, target
     return total
 
 
+def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the weight (out, in) and bias (out) of a layer, or pair of factors; float64 on the CPU."""
+    weight = cast(Tensor, layer.weight).flatten(1).double().cpu()
+    bias = cast(Tensor | None, layer.bias)
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias.double().cpu()
+
+
 def fit(layer: nn.Linear | nn.Conv2d, sums: Sums, with_shift: bool) -> tuple[Tensor, Tensor]:
     """Return the weight (out, in) and bias (out) of a layer, float64 on the CPU, fitted to what it is to give."""
-    weight = layer.weight.flatten(1).double().cpu()
-    bias = torch.zeros_like(sums.y) if layer.bias is None else layer.bias.double().cpu()
+    weight, bias = weight_and_bias(layer)
     change, shift = least_squares(sums.missing(weight, bias), with_shift, float(weight.norm()))
     return weight + change, bias + shift
 

@@ -65,6 +65,10 @@ class Model(nn.Module, ABC):
         """Return site -> the dims of each head, for the sites of scores whose dims are those of heads."""
         return {}
 
+    def norm_of(self, name: str) -> nn.BatchNorm2d | None:
+        """Return the batch norm that reads what layer `name` of a block gives, and nothing else, or None."""
+        return None
+
     @abstractmethod
     def initialise(self) -> None:
         """Give every parameter and buffer but `mean` and `std` its value before training."""

@@ -26,7 +26,8 @@ def corrected(model: Model, reference: Model, images: Tensor) -> Model:
 def _change(model: Model, name: str, sums: Sums) -> None:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    weight, bias = fit(layer, sums, with_shift=layer.bias is not None)
+    takes_shift = layer.bias is not None or model.norm_of(name) is not None
+    weight, bias = fit(layer, sums, takes_shift)
     layer.weight.copy_(weight.view_as(layer.weight))
     if layer.bias is not None:
         layer.bias.copy_(bias)

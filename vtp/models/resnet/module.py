@@ -5,6 +5,8 @@ convolution and batch norm) where a block changes the shape. Each block has its 
 pruned model is an ordinary one. Shape suffixes: B images, C channels, H and W pixels.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,6 +62,12 @@ class ResNet(Model):
     def classify(self, x_BCHW: Tensor) -> Tensor:
         """Logits of the mean over the pixels."""
         return self.head(x_BCHW.mean((2, 3)))  # type: ignore[no-any-return]
+
+    def norm_of(self, name: str) -> nn.BatchNorm2d:
+        """The one of its own that each convolution has."""
+        block, _, layer = name.rpartition(".")
+        norm = {"conv1": "norm1", "conv2": "norm2", "shortcut": "shortcut_norm"}[layer]
+        return cast(nn.BatchNorm2d, self.get_submodule(f"{block}.{norm}"))
 
     @torch.no_grad()
     def initialise(self) -> None:
