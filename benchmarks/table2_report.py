@@ -92,11 +92,12 @@ ROWS = {
         _paper(93, 53.2, 53.5, 49.2),
         {
             "model.width": 32,
+            "training.trivial_augment": True,
             "baseline.epochs": 30,
             "sparsify.epochs": 2,
             "sparsify.learning_rate": 0.0005,
             "prune.threshold": "layer",
-            "finetune.epochs": 1,
+            "finetune.epochs": 2,
             "finetune.learning_rate": 0.0005,
         },
     ),
