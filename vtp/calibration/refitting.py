@@ -14,6 +14,7 @@ from torch import Tensor
 from vtp.calibration.regression import Sums, summed, weight_and_bias
 from vtp.calibration.watching import BATCH, Reached, first_readers, left_after, watched
 from vtp.models import Model, from_state
+from vtp.numerics import sqrt
 
 WIDEST = 2.0
 """How far a channel's deviation may be from what it was before, as a factor, and be brought back there."""
@@ -70,8 +71,8 @@ def _settle(model: Model, source: Model, name: str, sums: Sums) -> None:
     mean, wanted = weight @ inputs.mean + bias, sums.y / sums.rows
     variance = ((weight @ inputs.covariance) * weight).sum(1)
     wanted_variance = (sums.yy / sums.rows - wanted.square()).clamp_min(0)
-    scale = (wanted_variance / variance).sqrt().nan_to_num(1.0).clamp(1 / WIDEST, WIDEST)
-    their_mean, their_variance = (theirs.get_buffer(f"running_{name}").double().cpu() for name in ("mean", "var"))
+    scale = sqrt(wanted_variance / variance).nan_to_num(1.0).clamp(1 / WIDEST, WIDEST)
+    their_mean, their_variance = (theirs.get_buffer(f"running_{part}").double().cpu() for part in ("mean", "var"))
     norm.get_buffer("running_mean").copy_((their_mean - wanted) / scale + mean)
     norm.get_buffer("running_var").copy_(((their_variance + norm.eps) / scale.square() - norm.eps).clamp_min(0))
 
