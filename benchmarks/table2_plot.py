@@ -1,5 +1,6 @@
 """The picture of Table 2: a panel a model, a row a method; ours beside the paper's."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,19 @@ from benchmarks.table2_report import METHODS, ROWS, Row
 from vtp.colours import BLACK, BLUE, ORANGE, PALE
 from vtp.pictures.style import label, write
 
+COLUMNS = 2
+
 
 def plot_table2(results: Mapping[str, Any], path: Path) -> None:
     """Draw what results/table2.json holds as a PNG at `path`."""
     names = [name for name in ROWS if name in results]
-    figure = Figure(figsize=(1.5 + 4.5 * len(names), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
+    lines = math.ceil(len(names) / COLUMNS)
+    figure = Figure(figsize=(1.5 + 4.5 * COLUMNS, 0.6 + 3.6 * lines), layout="constrained")
+    panels = figure.subplots(lines, COLUMNS, sharey=True, squeeze=False).flatten()
+    for axes, name in zip(panels, names, strict=False):
         _draw(axes, ROWS[name], results[name]["cells"])
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
     panels[0].set_yticks(range(len(METHODS)), METHODS.values())
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
