@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vtp.models.base import Model
 from vtp.models.layers import ImportanceScore
 from vtp.models.vit.block import Block
+from vtp.models.vit.mimetic import begin_attention, waves
 from vtp.models.vit.spec import ViTSpec
 
 FEWER_PATCHES = 0.9  # of a training
@@ -132,7 +133,7 @@ class VisionTransformer(Model):
         deviation of the spec: what training adds to small ones is of low rank, and loses little when it is
         compressed. Where that is 0 they are Xavier-uniform, which keeps the residual stream's variance. Prefix
         tokens have a deviation of 0.02, positions that of the spec: beside patches of unit variance, positions of
-        0.02 are learnt late.
+        0.02 are learnt late. Where the spec says so, attention and positions are `mimetic` instead.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -152,3 +153,9 @@ class VisionTransformer(Model):
         ):
             if tokens is not None:
                 nn.init.normal_(tokens, std=std)
+        if self.spec.mimetic:
+            side = self.spec.image_size // self.spec.patch_size
+            self.positions[: self.spec.prefix_tokens] = 0
+            self.positions[self.spec.prefix_tokens :] = waves(side, self.spec.dim, self.spec.position_std)
+            for block in self.blocks:
+                begin_attention(block.attention)  # type: ignore[arg-type]

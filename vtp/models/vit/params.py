@@ -33,6 +33,9 @@ class ViTParams:
         ge=0, le=1, description="standard deviation of weights before training; 0: Xavier's, by the layer's sizes"
     )
     position_std: float = Field(ge=0, le=10, description="standard deviation of the positions before training")
+    mimetic: bool = Field(
+        description="attention and positions begin as those of trained models look, which learns faster"
+    )
 
     def check(self, image_size: int, batch_size: int) -> None:
         """Raise UserError unless such a model can take images of `image_size` pixels, `batch_size` at once."""

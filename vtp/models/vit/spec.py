@@ -61,6 +61,7 @@ class ViTSpec(ModelSpec):
         patch_dropout: part of each image's patches, drawn anew each time, that all but the last epochs leave out.
         weight_std: standard deviation of the layers' weights before training; 0: Xavier's.
         position_std: standard deviation of the positions before training.
+        mimetic: whether attention and positions begin as those of trained models look.
         query_bias: whether queries have a bias. A key's would change no softmax, a value's is one of the output.
         norm_epsilon: what every norm adds to the variance.
         activation: of the MLP; quick_gelu is x · sigmoid(1.702 x).
@@ -81,6 +82,7 @@ class ViTSpec(ModelSpec):
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_std: Annotated[float, Field(ge=0)] = 0.0
     position_std: Annotated[float, Field(ge=0)] = 0.02
+    mimetic: bool = False
     query_bias: bool = False
     norm_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
@@ -106,4 +108,5 @@ def dense_spec(params: ViTParams, **common: Any) -> ViTSpec:
         patch_dropout=params.patch_dropout,
         weight_std=params.weight_std,
         position_std=params.position_std,
+        mimetic=params.mimetic,
     )
