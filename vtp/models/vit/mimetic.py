@@ -13,7 +13,7 @@ from torch import Tensor
 from vtp.models.vit.block import Attention
 from vtp.numerics import sqrt
 
-QUERY_KEY, VALUE_OUTPUT = 0.7, -0.4  # how much of the identity: the paper's, with as much noise
+QUERY_KEY, VALUE_OUTPUT = 0.7, -0.4  # how much of the identity, and of noise beside it
 WAVELENGTHS = 10000.0  # the longest over the shortest
 
 
