@@ -61,6 +61,7 @@ def test_patches_attend_to_themselves_first_then_to_their_neighbours(seed: int) 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_values_of_a_token_are_taken_off_what_it_is(seed: int) -> None:
+    torch.manual_seed(seed)
     attention, read = first_attention(untrained(True, seed)), torch.randn(500, 64)
     gathered = attention.output(attention.value(read))
     assert float((read * gathered).sum() / read.square().sum()) == pytest.approx(-0.4, abs=0.05)
@@ -102,6 +103,11 @@ def test_positions_that_are_as_far_apart_are_as_alike(side: int, dim: int, std: 
     alike = (table @ table.T).view(side, side, side, side)
     if side > 1:
         torch.testing.assert_close(alike[1:, 1:, 1:, 1:], alike[:-1, :-1, :-1, :-1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_dims_too_few_for_a_wave_in_each_direction_have_no_positions(dim: int) -> None:
+    assert torch.equal(waves(3, dim, 0.5), torch.zeros(9, dim))
 
 
 def test_inner_dims_beyond_those_of_the_model_begin_by_xavier() -> None:

@@ -56,6 +56,6 @@ def waves(side: int, dim: int, std: float) -> Tensor:
     rates = [WAVELENGTHS ** (-i / max(1, count - 1)) for i in range(count)]
     # Python's functions, as PyTorch's have other bits on other CPUs.
     table = [[wave(place * rate) for wave in (math.sin, math.cos) for rate in rates] for place in range(side)]
-    line = torch.tensor(table).view(side, -1) * (std * math.sqrt(2))
+    line = torch.tensor(table) * (std * math.sqrt(2))
     columns, rows = line.expand(side, -1, -1), line[:, None].expand(-1, side, -1)
     return torch.nn.functional.pad(torch.cat([columns, rows], 2).flatten(0, 1), (0, dim - 4 * count))
