@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.latency import conditions
 from vtp.models import dense_spec, initialised
 from vtp.models.vit.params import ViTParams
-from vtp.params import load_params
+from vtp.params import Params, load_params
 from vtp.report import markdown_table
 from vtp.training.loop import Recipe, loss_of
 from vtp.training.optimizer import Optimizer, make_optimizer
@@ -71,6 +72,38 @@ class PlainTransformer(nn.Module):
         return self.head(self.blocks(tokens)[:, 0])  # type: ignore[no-any-return]
 
 
+def training_step(
+    params: Params, images: Tensor, labels: Tensor, precision: str, compiled: bool
+) -> Callable[[], None]:
+    """Return a step of `vtp.training` with the model of `params`: forward, backward and update."""
+    spec = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
+    recipe = Recipe("baseline", 0, 1, params.baseline.learning_rate, params.training)
+    model = initialised(spec, 0, (128.0,) * 3, (64.0,) * 3).train()
+    student = torch.compile(model, dynamic=False) if compiled else model
+    optimizer = make_optimizer(model, recipe.shared)
+
+    def step() -> None:
+        with autocast(images.device, precision):
+            loss = loss_of(student, images, labels, recipe, None)
+        update(loss, model, optimizer, params.training.gradient_clip)
+
+    return step
+
+
+def update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer | Optimizer, largest: float) -> None:
+    """Take the backward pass and a step, with a gradient whose norm is at most `largest`."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), largest)
+    optimizer.step()
+
+
+def random_batch(params: Params) -> tuple[Tensor, Tensor]:
+    """Return images (batch, 3, H, W), uint8, and labels (batch,) of ten classes, both random."""
+    size, batch = params.data.image_size, params.training.batch_size
+    return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), torch.randint(10, (batch,))
+
+
 def main() -> None:
     """Print images a second of each way, and how many times those of the plain form they are."""
     parser = argparse.ArgumentParser(prog="benchmarks.training")
@@ -78,35 +111,14 @@ def main() -> None:
     clock = time.process_time if parser.parse_args().cpu else time.perf_counter
     params = load_params(Path("params.yaml"))
     torch.set_num_threads(params.machine.threads)
-    size, batch = params.data.image_size, params.training.batch_size
-    images, labels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), torch.randint(10, (batch,))
-    plain = PlainTransformer(params.model, size)
-    spec = dense_spec(params.model, image_size=size, channels=3, classes=10)
-    recipe = Recipe("baseline", 0, 1, params.baseline.learning_rate, params.training)
-
-    def ours(precision: str, compiled: bool) -> Callable[[], None]:
-        model = initialised(spec, 0, (128.0,) * 3, (64.0,) * 3).train()
-        student = torch.compile(model, dynamic=False) if compiled else model
-        optimizer = make_optimizer(model, recipe.shared)
-
-        def step() -> None:
-            with autocast(images.device, precision):
-                loss = loss_of(student, images, labels, recipe, None)
-            update(loss, model, optimizer)
-
-        return step
-
-    def update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer | Optimizer) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), params.training.gradient_clip)
-        optimizer.step()
-
+    images, labels = random_batch(params)
+    plain = PlainTransformer(params.model, params.data.image_size)
+    ours = partial(training_step, params, images, labels)
     optimizer = torch.optim.AdamW(plain.parameters(), foreach=False)
-    smoothing = params.training.label_smoothing
+    smoothing, largest = params.training.label_smoothing, params.training.gradient_clip
     ways: dict[str, Callable[[], None]] = {
         "plain form, float32": lambda: update(
-            F.cross_entropy(plain(images), labels, label_smoothing=smoothing), plain, optimizer
+            F.cross_entropy(plain(images), labels, label_smoothing=smoothing), plain, optimizer, largest
         ),
         "float32": ours("float32", False),
         "bfloat16": ours("bfloat16", False),
@@ -122,8 +134,9 @@ def main() -> None:
                 seconds[name].append(clock() - start)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     base = medians["plain form, float32"]
-    rows = [(name, f"{batch / found:,.0f}", f"{base / found:.2f}") for name, found in medians.items()]
-    print(f"{conditions(params)}; steps of {batch} images{', CPU time' if clock is time.process_time else ''}\n")
+    rows = [(name, f"{len(images) / found:,.0f}", f"{base / found:.2f}") for name, found in medians.items()]
+    counted = ", CPU time" if clock is time.process_time else ""
+    print(f"{conditions(params)}; steps of {len(images)} images{counted}\n")
     print(markdown_table(("step", "images/s", "times the plain form"), rows), end="")
 
 

@@ -21,7 +21,8 @@ PORTABLE = {
     "OPENBLAS_CORETYPE": "Zen",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-ALWAYS = {"OMP_WAIT_POLICY": "passive"}  # threads that spin at barriers collapse beside any other busy process
+# Threads that turn at barriers for long collapse beside any other busy process, such as sleep at once wake up late.
+ALWAYS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 
 
 def choose_instructions(path: Path) -> None:
