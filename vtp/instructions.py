@@ -21,7 +21,7 @@ PORTABLE = {
     "OPENBLAS_CORETYPE": "Zen",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-# Threads that turn at barriers for long collapse beside any other busy process, such as sleep at once wake up late.
+# Threads that turn at barriers for long collapse beside a busy process, and such as sleep at once wake up late.
 ALWAYS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 
 
