@@ -2,9 +2,9 @@
 
     python -m benchmarks.waiting [--turns 0 1000]
 
-Training steps of the model of params.yaml, not compiled, with its number of threads, for each `GOMP_SPINCOUNT`: on
-a machine that is idle but for it, beside a process that keeps a core busy, and beside a second run of the same.
-Images a second, the mean of the rounds.
+Training steps of the model of params.yaml, in bfloat16 and not compiled, with its number of threads, for each
+`GOMP_SPINCOUNT`: on a machine that is idle but for it, beside a process that keeps a core busy, and beside a
+second run of the same. Images a second, the mean of the rounds.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -25,11 +24,10 @@ from vtp.report import markdown_table
 
 SECONDS = 4.0  # of steps in a run
 ROUNDS = 2
-BUSY = (sys.executable, "-c", "while True: pass")
 SELF = (sys.executable, "-m", "benchmarks.waiting")
-BESIDE: dict[str, tuple[str, ...] | None] = {
-    "alone": None,
-    "beside a busy process": BUSY,
+BESIDE = {
+    "alone": (sys.executable, "-c", ""),  # which ends at once
+    "beside a busy process": (sys.executable, "-c", "while True: pass"),
     "beside its twin": (*SELF, "--steps", "1000"),
 }
 
@@ -56,15 +54,15 @@ def main() -> None:
     print(markdown_table(("turns", *BESIDE), rows), end="")
 
 
-def rate_beside(other: tuple[str, ...] | None, turns: int) -> float:
+def rate_beside(other: tuple[str, ...], turns: int) -> float:
     """Return images a second of a process of its own while `other` runs."""
     environment = os.environ | {"GOMP_SPINCOUNT": str(turns)}
-    with ExitStack() as stack:
-        if other:
-            process = stack.enter_context(subprocess.Popen(other, env=environment, stdout=subprocess.DEVNULL))
-            stack.callback(process.kill)
-        command = (*SELF, "--steps", str(SECONDS))
-        return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+    command = (*SELF, "--steps", str(SECONDS))
+    with subprocess.Popen(other, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+        finally:
+            process.kill()
 
 
 def images_per_second(seconds: float) -> float:
