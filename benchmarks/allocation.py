@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from benchmarks.decompositions import machine
+from benchmarks.timing import machine
 from vtp.knapsack import Floats, Table, relaxation, solve
 from vtp.report import markdown_table
 

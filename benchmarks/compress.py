@@ -38,7 +38,7 @@ def main() -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     unit = 1024 if sys.platform == "linux" else 1
     gibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-    from benchmarks.decompositions import machine  # now that the libraries have chosen their instructions
+    from benchmarks.timing import machine  # now that the libraries have chosen their instructions
 
     print(report)
     print(

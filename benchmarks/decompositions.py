@@ -3,8 +3,6 @@
 Run it by `python -m benchmarks.decompositions`.
 """
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,8 +17,10 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dgetc2, dpstrf
 from torch import Tensor
 
+from benchmarks.timing import machine
+from benchmarks.untrained_models import spec_of
 from vtp.decompositions import METHODS, NotDecomposable, decompose, decompose_all
-from vtp.models import build, dense_spec, factorisable
+from vtp.models import build, factorisable
 from vtp.params import load_params
 
 Array = NDArray[Any]
@@ -49,17 +49,6 @@ PLAIN: dict[str, dict[str, Callable[[Array], object]]] = {
 
 LAZY = {"svd_full": ("U", "V"), "qr_full": ("Q", "R")}
 """Square factors, which the plain routines form too and ours when they are asked for."""
-
-
-def machine() -> str:
-    """The processor, how many of its cores this process may use, and the versions that matter."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    model = names[0] if names else platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}"
-    return f"{model}, {cores} cores; {versions}"
 
 
 def factorise(matrix: Tensor, method: str) -> None:
@@ -101,11 +90,10 @@ def speed_table() -> None:
 def model_table() -> None:
     """Seconds for all matrices of the paper's model: 12 layers, 10 heads of 64, 768 dims, MLP 3,072."""
     params = load_params(PAPER)
-    spec = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
     rng = np.random.default_rng(0)
     matrices = {
         name: torch.from_numpy(rng.standard_normal(layer.weight.shape))
-        for name, layer in factorisable(build(spec)).items()
+        for name, layer in factorisable(build(spec_of(params))).items()
     }
     title = f"seconds for {len(matrices)} matrices, {torch.get_num_threads()} threads"
     print(f"\n{'method':20}{title:>40}")

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.latency import BATCHES, Run, conditions, inference_form, medians, pixels
-from vtp.models import Model, dense_spec, initialised
+from benchmarks.latency import BATCHES, inference_form
+from benchmarks.timing import Run, conditions, medians
+from benchmarks.untrained_models import pixels, spec_of, untrained
+from vtp.models import Model
 from vtp.models.vit.params import ViTParams
 from vtp.models.vit.spec import BlockSpec, HeadSpec, ViTSpec
 from vtp.params import load_params
@@ -32,7 +34,7 @@ def main() -> None:
     """Print a row for each number of dims and a column for each batch."""
     params = load_params(Path("params.yaml"))
     torch.set_num_threads(params.machine.threads)
-    spec = cast(ViTSpec, dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10))
+    spec = cast(ViTSpec, spec_of(params))
     runs: dict[str, Run] = {}
     for qk, v, hidden in dict.fromkeys(sizes(cast(ViTParams, params.model))):
         name = f"{qk}, {v}, {hidden}"
@@ -61,7 +63,7 @@ def sizes(model: ViTParams) -> Iterator[tuple[int, int, int]]:
 def model_of(spec: ViTSpec, qk: int, v: int, hidden: int) -> Model:
     """Return a model whose heads and MLPs all have these dims."""
     blocks = tuple(BlockSpec((HeadSpec(qk, v),) * len(block.heads), hidden) for block in spec.blocks)
-    return initialised(replace(spec, blocks=blocks), 0, (128.0,) * 3, (64.0,) * 3)
+    return untrained(replace(spec, blocks=blocks))
 
 
 def with_fused_attention(run: Run) -> Run:

@@ -27,14 +27,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.decompositions import machine
 from benchmarks.frontier_report import Found, Result, table
-from benchmarks.latency import inference_form, medians, pixels
+from benchmarks.latency import inference_form
 from benchmarks.lowrank_rivals import asvd, flar_svd, fwsvd, plain_svd, svd_llm
 from benchmarks.moves import dims_then_ranks
 from benchmarks.pruning_rivals import Make, corp, smaller, vbp
+from benchmarks.timing import machine, medians
 from benchmarks.torch_pruning_rival import torch_pruning
 from benchmarks.trained_models import Given, fitted, held_out, spread, trained
+from benchmarks.untrained_models import pixels
 from stages.paths import DATASET, PARAMS
 from vtp.checkpoint import load
 from vtp.cost import macs, parameters

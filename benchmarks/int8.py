@@ -20,13 +20,13 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
-from benchmarks.decompositions import machine
-from benchmarks.latency import BATCHES, factorised, medians
+from benchmarks.latency import BATCHES
+from benchmarks.timing import machine, medians
+from benchmarks.untrained_models import factorised, pixels, spec_of, untrained
 from stages.paths import DATASET
 from vtp.calibration.watching import calibration_images
 from vtp.data.dataset import Split, load_dataset
 from vtp.export import BATCH, INPUT, OUTPUT, onnx_session, run_onnx, traced, write_onnx
-from vtp.models import dense_spec, initialised
 from vtp.params import load_params
 from vtp.report import markdown_table, percent
 
@@ -56,16 +56,15 @@ def main() -> None:
     params, dataset = load_params(arguments.config), load_dataset(DATASET)
     torch.set_num_threads(1)
     clock = time.process_time if arguments.cpu else time.perf_counter
-    dense = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
+    dense = spec_of(params)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = {"exported": (EXPORTED, calibration_images(dataset.train.images, IMAGES, 0))}
         for title, spec in (("dense", dense), (f"keep {KEEP}", factorised(dense, KEEP))):
             path = folder / f"{title}.onnx"
-            write_onnx(traced(initialised(spec, 0, (128.0,) * 3, (64.0,) * 3)), (), path)
-            shape = (IMAGES, spec.channels, spec.image_size, spec.image_size)
-            cases[f"{arguments.config.stem}, {title}"] = (path, torch.randint(0, 256, shape, dtype=torch.uint8))
+            write_onnx(traced(untrained(spec)), (), path)
+            cases[f"{arguments.config.stem}, {title}"] = (path, pixels(spec, IMAGES))
         for title, (path, images) in cases.items():
             files = {"float32": path, **quantised(path, images, folder)}
             sessions = {kind: onnx_session(file) for kind, file in files.items()}

@@ -10,30 +10,24 @@ alike; with --cpu the process's CPU seconds are counted, which is all that can b
 """
 
 import argparse
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from benchmarks.decompositions import machine
+from benchmarks.timing import Run, conditions, medians
+from benchmarks.untrained_models import factorised, pixels, spec_of, untrained
 from vtp.cost import macs
 from vtp.export import INPUT, OUTPUT, onnx_session, traced, write_onnx
 from vtp.inference import for_inference
-from vtp.models import Model, ModelSpec, build, dense_spec, factorisable, initialised
-from vtp.models.spec import Factor
-from vtp.params import Params, load_params
+from vtp.models import Model
+from vtp.params import load_params
 from vtp.report import markdown_table
 
 KEEPS = (0.67, 0.5, 0.33)
 BATCHES = (1, 16, 128)
-WARM_UP, LEAST, SECONDS = 2, 7, 2.0
-
-Run = Callable[[Tensor], object]
 
 
 def main() -> None:
@@ -46,9 +40,9 @@ def main() -> None:
     clock = time.process_time if arguments.cpu else time.perf_counter
     torch.set_num_threads(params.machine.threads)
     torch._dynamo.config.recompile_limit = len(BATCHES) * (1 + len(KEEPS))  # all are compiled from the same code
-    spec = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
+    spec = spec_of(params)
     specs = {"dense": spec} | {f"{keep}": factorised(spec, keep) for keep in KEEPS}
-    models = {name: initialised(each, 0, (128.0,) * 3, (64.0,) * 3) for name, each in specs.items()}
+    models = {name: untrained(each) for name, each in specs.items()}
     rows, dense_rows = [], []
     for way in arguments.ways:
         runs = {name: WAYS[way](model) for name, model in models.items()}
@@ -63,26 +57,6 @@ def main() -> None:
     print(markdown_table(("run", *batches), dense_rows))
     print("Speed-up over the dense model run the same way\n")
     print(markdown_table(("run", "keep", "MAC ratio", *batches), rows), end="")
-
-
-def conditions(params: Params) -> str:
-    """Return what times depend on beside the model: the machine, its instructions, the threads."""
-    return f"{machine()}; {torch.backends.cpu.get_cpu_capability()}, threads: {params.machine.threads}"
-
-
-def factorised(spec: ModelSpec, keep: float) -> ModelSpec:
-    """Return the spec whose every layer in the blocks has the largest rank within `keep` of its parameters."""
-    factors = {}
-    for name, layer in factorisable(build(spec)).items():
-        rows, columns = layer.weight.flatten(1).shape
-        rank = max(1, int(keep * rows * columns / (rows + columns)))
-        factors[name] = Factor(rank, layer.bias is not None)
-    return replace(spec, factors=factors)
-
-
-def pixels(spec: ModelSpec, count: int) -> Tensor:
-    """Return random images (count, C, H, W), uint8."""
-    return torch.randint(0, 256, (count, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
 
 
 def as_trained(model: Model) -> Run:
@@ -115,22 +89,6 @@ WAYS: dict[str, Callable[[Model], Run]] = {
     "compiled": compiled,
     "ONNX Runtime": onnx,
 }
-
-
-def medians(runs: Mapping[str, Run], images: Tensor, clock: Callable[[], float]) -> dict[str, float]:
-    """Return the median seconds of each after a warm-up, the models taking turns for SECONDS, LEAST at least."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        for _ in range(WARM_UP):
-            run(images)
-    end, turns = time.perf_counter() + SECONDS, 0
-    while turns < LEAST or time.perf_counter() < end:
-        turns += 1
-        for name, run in runs.items():
-            start = clock()
-            run(images)
-            seconds[name].append(clock() - start)
-    return {name: statistics.median(found) for name, found in seconds.items()}
 
 
 if __name__ == "__main__":

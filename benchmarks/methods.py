@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from benchmarks.decompositions import machine
+from benchmarks.timing import machine
 from stages.paths import DATASET, PARAMS, model_path
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.decompositions import machine
+from benchmarks.timing import machine
 from benchmarks.trained_models import measured as lost
 from stages.paths import DATASET, PARAMS
 from vtp.budget import Budget

@@ -25,7 +25,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from benchmarks.decompositions import machine
+from benchmarks.timing import machine
 from benchmarks.trained_models import baseline, built_by_timm, held_out, measured, spread, trained
 from stages.paths import DATASET, PARAMS
 from vtp.budget import Budget

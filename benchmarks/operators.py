@@ -15,11 +15,13 @@ from pathlib import Path
 import onnxruntime
 from torch import Tensor
 
-from benchmarks.latency import KEEPS, conditions, factorised, pixels
+from benchmarks.latency import KEEPS
+from benchmarks.timing import conditions
+from benchmarks.untrained_models import factorised, pixels, spec_of, untrained
 from vtp.cost import macs
 from vtp.export import INPUT, traced, write_onnx
 from vtp.files import read_json
-from vtp.models import ModelSpec, dense_spec, initialised
+from vtp.models import ModelSpec
 from vtp.params import load_params
 from vtp.report import markdown_table
 
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     batch = parser.parse_args().batch
     params = load_params(Path("params.yaml"))
-    dense = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
+    dense = spec_of(params)
     specs = {"dense": dense} | {f"{keep}": factorised(dense, keep) for keep in KEEPS}
     spent = {name: milliseconds(spec, pixels(spec, batch)) for name, spec in specs.items()}
     rows = []
@@ -66,7 +68,7 @@ def milliseconds(spec: ModelSpec, images: Tensor) -> dict[str, float]:
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/profile"
-        write_onnx(traced(initialised(spec, 0, (128.0,) * 3, (64.0,) * 3)), (), Path(folder) / "model.onnx")
+        write_onnx(traced(untrained(spec)), (), Path(folder) / "model.onnx")
         session = onnxruntime.InferenceSession(Path(folder) / "model.onnx", options)
         for _ in range(RUNS):
             session.run(None, {INPUT: images.numpy()})

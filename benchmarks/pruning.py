@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from benchmarks.decompositions import machine
+from benchmarks.timing import machine
 from stages.finetune import recipe_of
 from stages.paths import DATASET, PARAMS, model_path
 from stages.progress import shown

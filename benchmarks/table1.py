@@ -15,7 +15,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.decompositions import machine
+from benchmarks.timing import machine
 from stages.paths import DATASET, PARAMS, model_path
 from vtp.calibration.moments import moments
 from vtp.calibration.watching import calibration_images

@@ -25,9 +25,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from benchmarks.decompositions import machine
 from benchmarks.table2_plot import plot_table2
 from benchmarks.table2_report import METHODS, PICTURE, RESULTS, ROOT, ROWS, Row, write_document
+from benchmarks.timing import machine
 from stages.paths import DATASET, METRICS, MOMENTS, PARAMS, history_path, model_path
 from vtp.checkpoint import load, load_spec
 from vtp.cost import parameters

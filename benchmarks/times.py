@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.latency import BATCHES, conditions, pixels
+from benchmarks.latency import BATCHES
+from benchmarks.timing import conditions
+from benchmarks.untrained_models import pixels, spec_of, untrained
 from vtp.calibration.moments import moments
 from vtp.inference.times import measured, milliseconds
 from vtp.lowrank import factorise
-from vtp.models import dense_spec, initialised
 from vtp.params import DecomposeParams, load_params
 from vtp.report import markdown_table
 
@@ -28,8 +29,8 @@ def main() -> None:
     """Print a table with a row for each batch and keep."""
     params = load_params(Path("params.yaml"))
     torch.set_num_threads(params.machine.threads)
-    spec = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
-    model = initialised(spec, 0, (128.0,) * 3, (64.0,) * 3)
+    spec = spec_of(params)
+    model = untrained(spec)
     flows = moments(model, pixels(spec, IMAGES), 0)
     rows = []
     for batch in BATCHES:

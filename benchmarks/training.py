@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.latency import conditions
-from vtp.models import dense_spec, initialised
+from benchmarks.timing import conditions
+from benchmarks.untrained_models import pixels, spec_of, untrained
 from vtp.models.vit.params import ViTParams
 from vtp.params import Params, load_params
 from vtp.report import markdown_table
@@ -76,9 +76,8 @@ def training_step(
     params: Params, images: Tensor, labels: Tensor, precision: str, compiled: bool
 ) -> Callable[[], None]:
     """Return a step of `vtp.training` with the model of `params`: forward, backward and update."""
-    spec = dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
     recipe = Recipe("baseline", 0, 1, params.baseline.learning_rate, params.training)
-    model = initialised(spec, 0, (128.0,) * 3, (64.0,) * 3).train()
+    model = untrained(spec_of(params)).train()
     student = torch.compile(model, dynamic=False) if compiled else model
     optimizer = make_optimizer(model, recipe.shared)
 
@@ -100,8 +99,8 @@ def update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer | Op
 
 def random_batch(params: Params) -> tuple[Tensor, Tensor]:
     """Return images (batch, 3, H, W), uint8, and labels (batch,) of ten classes, both random."""
-    size, batch = params.data.image_size, params.training.batch_size
-    return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8), torch.randint(10, (batch,))
+    count = params.training.batch_size
+    return pixels(spec_of(params), count), torch.randint(10, (count,))
 
 
 def main() -> None:

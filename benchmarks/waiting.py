@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.latency import conditions
+from benchmarks.timing import conditions
 from benchmarks.training import random_batch, training_step
 from vtp.params import load_params
 from vtp.report import markdown_table
