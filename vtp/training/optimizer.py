@@ -1,4 +1,4 @@
-"""The optimizer of a training: one of PyTorch's, or two of them as one."""
+"""The optimizer of a training: one of PyTorch's, or Muon beside it, as one."""
 
 from typing import Any
 
@@ -7,33 +7,7 @@ from torch import Tensor, nn
 
 from vtp.models import Model
 from vtp.params import TrainingParams
-
-
-class Muon(torch.optim.Muon):
-    """Muon as PyTorch has it (arXiv:2502.16982, its rates those of AdamW), of convolutions too.
-
-    PyTorch's takes matrices alone: a convolution is one of (out, in · height · width).
-
-    Attributes:
-        matrices: weight -> the matrix that shares its memory; both have one state.
-    """
-
-    def __init__(self, weights: list[nn.Parameter], weight_decay: float) -> None:
-        self.matrices = {weight: nn.Parameter(weight.detach().flatten(1)) for weight in weights}
-        super().__init__(self.matrices.values(), weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        for weight, matrix in self.matrices.items():
-            self.state[weight] = self.state[matrix]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
-        for weight in self.matrices:
-            weight.grad = None
-
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take a step on all weights."""
-        for weight, matrix in self.matrices.items():
-            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
-        super().step()  # type: ignore[no-untyped-call]
+from vtp.training.muon import Muon
 
 
 class Optimizer:
