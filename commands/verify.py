@@ -16,7 +16,7 @@ from typing import Any
 from stages.paths import LOCK, PARAMS, repository_root
 from stages.shared import run_stage
 from vtp.errors import UserError
-from vtp.params import load_params, read_yaml
+from vtp.params import flatten, load_params, read_yaml
 
 SHOWN = 20  # lines of output, when a stage fails
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def make_clone(root: Path, clone: Path) -> None:
-    """Clone HEAD of `root`, with a link to the data that its params.yaml names, where that path is relative.
+    """Clone HEAD of `root`, with links to the data and weights that its params.yaml names by relative paths.
 
     Raises UserError if git cannot, or HEAD has no dvc.lock.
     """
@@ -42,10 +42,12 @@ def make_clone(root: Path, clone: Path) -> None:
         raise UserError(f"verify: git cannot clone {root}: {' '.join(done.stderr.split())}")
     if not (clone / LOCK).is_file():
         raise UserError("verify: HEAD has no dvc.lock: dvc repro && git add -A && git commit -m run")
-    data = load_params(clone / PARAMS).data.path
-    if data and (root / data).exists() and not (clone / data).exists():
-        (clone / data).parent.mkdir(parents=True, exist_ok=True)
-        (clone / data).symlink_to(root / data)
+    params = flatten(load_params(clone / PARAMS))
+    source = params.get("model.source") or ""
+    for path in (params["data.path"], params.get("model.weights"), source.partition("/")[2]):
+        if path and (root / path).exists() and not (clone / path).exists():
+            (clone / path).parent.mkdir(parents=True, exist_ok=True)
+            (clone / path).symlink_to(root / path)
 
 
 def compared(committed: Mapping[str, Any], made: Mapping[str, Any], order: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ runs at every `dvc repro`, so it loads no library that computes.
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.paths import PARAMS, SOURCE, WEIGHTS, repository_root
 from vtp.files import write_json
@@ -17,8 +18,8 @@ from vtp.fingerprint import fingerprint
 def main() -> None:
     """Write the fingerprints, null where there is no such path: the stage that reads it says what is wrong."""
     try:
-        params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        params = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))  # as DVC and the stages do
+    except (OSError, ValueError, YAMLError):
         params = None
     write_json(SOURCE, {"fingerprint": fingerprint_at(params, "data", "path")})
     weights, source = (fingerprint_at(params, "model", key) for key in ("weights", "source"))

@@ -4,9 +4,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from commands.verify import main
-from tests.conftest import run, write_params
+from commands.verify import main, make_clone
+from tests.conftest import ROOT, run, write_params
 from vtp.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -81,6 +82,18 @@ def test_data_beside_the_repository_are_found(project: Path, capsys: pytest.Capt
     commit(project)
     main()
     assert capsys.readouterr().out == "all 2 outputs of 2 stages are those of dvc.lock\n"
+
+
+def test_weights_that_git_ignores_are_found(project: Path, tmp_path: Path) -> None:
+    text = yaml.safe_load((ROOT / "configs" / "pretrained.yaml").read_text())
+    text["data"]["path"] = "data/images"
+    text["model"] |= {"source": "transformers/data/folder", "weights": "data/w.pth"}
+    (project / "params.yaml").write_text(yaml.dump(text))
+    commit(project)
+    (project / "data" / "folder").mkdir()
+    (project / "data" / "w.pth").write_text("weights")
+    make_clone(project, tmp_path / "clone")
+    assert {path.name for path in (tmp_path / "clone" / "data").iterdir()} == {"images", "folder", "w.pth"}
 
 
 def test_the_first_file_that_differs_is_named_with_its_stage(project: Path) -> None:

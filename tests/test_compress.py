@@ -187,6 +187,27 @@ def test_what_is_looked_at_follows_the_patterns_and_never_is_a_head() -> None:
     small, report = compress(model, images, layers=["blocks.*.mlp.*"], skip=["blocks.0.*"])
     assert [unit.unit for unit in report.units] == ["blocks.1.mlp.fc1", "blocks.1.mlp.fc2"]
     assert torch.equal(small.blocks[0].mlp.fc1.weight, model.blocks[0].mlp.fc1.weight)  # type: ignore[index]
+    _, report = compress(model, images, layers="blocks.1.*", skip="*.attn.*")
+    assert [unit.unit for unit in report.units] == ["blocks.1.mlp.fc1", "blocks.1.mlp.fc2"]
+
+
+def test_a_model_of_one_logit_is_compressed_as_that_of_two_classes() -> None:
+    """The logits 0 and z have the probabilities of a sigmoid of z."""
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 1))
+    two = copy.deepcopy(one)
+    two[4] = nn.Linear(24, 2)
+    with torch.no_grad():
+        for mine, other in ((two[4].weight, one[4].weight), (two[4].bias, one[4].bias)):
+            mine.zero_()[1].copy_(other[0])
+    images = normal(200, 12)
+    small, report = compress(one, images, keep=0.3)
+    other, expected = compress(two, images, keep=0.3)
+    assert small(images).shape == (200, 1)
+    assert report.left_alone == {"4": "it gives the logits"}
+    assert report.measured == pytest.approx(expected.measured, rel=1e-3)
+    assert report.measured > 1e-6
+    assert torch.allclose(small(images)[:, 0], other(images)[:, 1], atol=1e-4)
 
 
 def test_attention_and_convolutions_of_another_kind_are_left_alone_with_a_reason() -> None:

@@ -16,9 +16,10 @@ from vtp import compress
 from vtp.errors import UserError
 
 
-def small_mlp() -> nn.Sequential:
+def small_mlp(width: int = 24) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 3))
+    wide = nn.Linear(width, width)
+    return nn.Sequential(nn.Linear(12, width), nn.ReLU(), wide, nn.ReLU(), nn.Linear(width, 3))
 
 
 class Odd(nn.Module):
@@ -45,6 +46,12 @@ def overwritten(what: str) -> Callable[[Odd, Tensor], Tensor]:
     return join
 
 
+def without_gradients(model: Odd, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        found = model.second(x)
+    return model.head(x + found)  # type: ignore[no-any-return]
+
+
 ODD: dict[str, tuple[Callable[[Odd, Tensor], Any], str]] = {
     "never": (lambda model, x: model.head(x), "layer second never runs in a forward pass; .*skip=.'second'."),
     "twice": (lambda model, x: model.head(model.second(model.second(x))), "layer second runs 2 times"),
@@ -56,6 +63,12 @@ ODD: dict[str, tuple[Callable[[Odd, Tensor], Any], str]] = {
     ),
     "tuple": (lambda model, x: (model.second(x),), "the model gives tuple, but must give logits"),
     "detached": (lambda model, x: model.head(model.second(x)).detach(), "logits have no gradient"),
+    "detached in between": (
+        lambda model, x: model.head(model.second(x.detach())),
+        "layer first: no gradient comes back to it from the logits, .*; leave the layer alone",
+    ),
+    "without gradients": (without_gradients, "layer second: no gradient comes back to it"),
+    "unused": (lambda model, x: model.head(x + 0 * model.second(x).detach()), "layer second: no gradient"),
     "NaN": (lambda model, x: model.head(model.second(x)) * torch.nan, "logits are not finite on the images"),
 }
 
@@ -74,11 +87,11 @@ def test_models_whose_layers_cannot_be_seen_or_that_give_no_logits(name: str) ->
     assert not any(module._forward_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize("what", ["never", "twice", "output"])
+@pytest.mark.parametrize("what", ["never", "twice", "output", "detached in between"])
 def test_leaving_the_layer_alone_is_a_way_out(what: str) -> None:
     torch.manual_seed(0)
     model = Odd(ODD[what][0])
-    named = "first" if what == "output" else "second"
+    named = "first" if what in ("output", "detached in between") else "second"
     kept = {"first", "second"} - {named}
     small, report = compress(model, normal(40, 12), skip=[named])
     assert {unit.unit for unit in report.units} == kept
@@ -96,6 +109,13 @@ def shared() -> nn.Module:
 def on_two_devices() -> nn.Module:
     model = small_mlp()
     model[2] = nn.Linear(24, 24, device="meta")
+    return model
+
+
+def that_keeps_what_it_computed() -> nn.Module:
+    model = small_mlp()
+    model.register_forward_hook(lambda module, inputs, output: setattr(module, "last", output))
+    model(IMAGES)
     return model
 
 
@@ -128,6 +148,23 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "metric": (lambda: compress(small_mlp(), IMAGES, metric="l2"), "metric is 'l2', but must be one of"),
     "budget": (lambda: compress(small_mlp(), IMAGES, budget="time"), "budget is 'time', but must be one of"),
     "allocation": (lambda: compress(small_mlp(), IMAGES, allocation="?"), "allocation is .*, but must be one of"),
+    "batch size": (
+        lambda: compress(small_mlp(), IMAGES, batch_size=0),
+        "batch_size is 0, but must be a whole number of images, 1 or more",
+    ),
+    "compiled": (
+        lambda: compress(torch.compile(small_mlp(), backend="eager"), IMAGES),
+        r"the model is compiled, but must be the one that torch.compile was given: model._orig_mod",
+    ),
+    "no copy": (
+        lambda: compress(that_keeps_what_it_computed(), IMAGES),
+        r"the model cannot be copied: .*; if it keeps what it computed, run it on an image under torch.no_grad",
+    ),
+    "no such layer": (
+        lambda: compress(small_mlp(), IMAGES, skip=["4", "head"]),
+        "skip has 'head', but must match linear layers or convolutions; the model's first: 0, 2, 4",
+    ),
+    "no such layers": (lambda: compress(small_mlp(), IMAGES, layers="block*"), r"layers has 'block\*', but must"),
     "nothing left": (lambda: compress(small_mlp(), IMAGES, skip=["*"]), r"no layer is left .* skip=\['\*'\]"),
 }
 
@@ -161,6 +198,7 @@ def test_files_of_another_model_and_no_such_files(tmp_path: Path, monkeypatch: p
         (longer, r"tensor 5.bias is missing, but the model wants it \(3,\)"),
         (shorter, r"tensor 4.bias is \(3,\), but the model wants it absent"),
         (other, "VisionTransformer has no layer 0"),
+        (small_mlp(4), r"layer \d is \(4, \d+\), too small for rank \d+"),
     ):
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         with pytest.raises(UserError, match=f"^file: made from another model: {words}"):

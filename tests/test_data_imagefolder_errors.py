@@ -63,6 +63,12 @@ def class_not_in_val(images: Path) -> str:
     return r"train/dog has no counterpart in val/"
 
 
+def one_class(images: Path) -> str:
+    for folder in COUNTS:
+        shutil.rmtree(images / folder / "cat")
+    return r"images: train/ has the only class dog; at least two are needed"
+
+
 def two_validation_folders(images: Path) -> str:
     for name in ("valid", "val"):
         shutil.copytree(images / "test", images / name)
@@ -126,6 +132,7 @@ def dangling_link(images: Path) -> str:
         class_only_in_train,
         class_not_in_val,
         class_name_that_is_no_text,
+        one_class,
         two_validation_folders,
         no_train,
         no_test,
@@ -167,6 +174,14 @@ def test_folder_that_cannot_be_read_matters_where_images_may_be(
     fetched(images)
     closed.append(images / "train/cat")
     with pytest.raises(UserError, match=r"images/train/cat: cannot be read \(Permission denied\)"):
+        fetched(images)
+
+
+def test_an_image_of_too_many_pixels_is_told_from_a_damaged_one(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1)
+    with pytest.raises(UserError, match=r"test/cat/0.png has more pixels than Pillow decodes; make it smaller"):
         fetched(images)
 
 

@@ -11,7 +11,9 @@ SHAPES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1,
 RATE, DECAY = 0.01, 0.1
 
 
-def moved(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], gradients: list[list[torch.Tensor]]) -> None:
+def moved(
+    optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], gradients: list[list[torch.Tensor]]
+) -> None:
     """Take a step for each of the lists of gradients."""
     for each in gradients:
         for weight, gradient in zip(weights, each, strict=True):
@@ -29,9 +31,7 @@ def test_weights_go_where_pytorchs_muon_takes_them(shapes: list[tuple[int, int]]
     muon = Muon(ours, DECAY)
     muon.param_groups[0]["lr"] = RATE
     moved(muon, ours, gradients)
-    moved(
-        torch.optim.Muon(theirs, RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"), theirs, gradients
-    )
+    moved(torch.optim.Muon(theirs, RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"), theirs, gradients)
     with torch.no_grad():
         for weight, expected, before in zip(ours, theirs, start, strict=True):
             assert (weight - expected).norm() <= 0.15 * (expected - before).norm()  # theirs rounds to 8 bits

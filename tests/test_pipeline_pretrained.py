@@ -253,9 +253,10 @@ def test_photos_come_to_the_model_as_timm_brings_them(crop_mode: str, interpolat
     for index, shape in enumerate(shapes):
         image = Image.fromarray(torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator).numpy())
         wanted.append((255 * transform(image)).round().to(torch.uint8))
-        for folder in ("train/one", "test/one", "val/one"):
-            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            image.save(tmp_path / folder / f"{index}.png")
+        for split in ("train", "test", "val"):
+            folder = tmp_path / split / f"class {index // 4}"
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / f"{index}.png")
     params = replace(
         FOLDER,
         path=str(tmp_path),

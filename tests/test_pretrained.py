@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vtp.data.sources.torchvision_shim  # noqa: F401  (before what imports torchvision)
-from tests.pretrained import FOREIGN, IMAGENET, deit, hf_vit, images_of, of_timm, refused
+from tests.pretrained import FOREIGN, IMAGENET, clip, deit, hf_vit, images_of, of_timm, refused
 from vtp.models import spec_from_plain, spec_to_plain
 from vtp.models.vit.pretrained import LIBRARIES, Preprocessing, from_module, load_source
 from vtp.models.vit.spec import BlockSpec, HeadSpec, Resize, ViTSpec
@@ -141,6 +141,22 @@ def test_preprocessing_of_a_folder(processor: Any, resize: Resize | None, mean: 
     model = load_source(f"transformers/{tmp_path}")
     assert model.spec.resize == resize
     torch.testing.assert_close(model.mean, torch.full((3,), mean))
+
+
+@pytest.mark.parametrize(
+    ("size", "resize"),
+    [
+        (16, Resize(16, False, "bicubic")),  # as published, where a number is the shorter side
+        ({"shortest_edge": 20}, Resize(20, False, "bicubic")),
+        ({"height": 16, "width": 16}, Resize(16, True, "bicubic")),
+        (None, Resize(224, False, "bicubic")),  # of which the kind's crop would be all
+    ],
+)
+def test_preprocessing_of_a_folder_of_clip(size: Any, resize: Resize, tmp_path: Path) -> None:
+    clip("CLIPVisionModelWithProjection").module(torch.float32).save_pretrained(tmp_path)  # type: ignore[operator]
+    processor = {"size": size, "crop_size": 16, "do_center_crop": True, "resample": 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert load_source(f"transformers/{tmp_path}").spec.resize == resize
 
 
 @pytest.mark.parametrize("name", ["timm deit, distilled", "torchvision, representation", "transformers DINOv2"])

@@ -14,7 +14,7 @@ from torch import nn
 import vtp.data.sources.torchvision_shim  # noqa: F401  (before what imports torchvision)
 from tests.pretrained import IMAGENET, clip, dinov2, hf_vit, images_of, of_timm, refused, vit
 from vtp.errors import UserError
-from vtp.models.vit.pretrained import LIBRARIES, Preprocessing, from_module, load_source
+from vtp.models.vit.pretrained import LIBRARIES, Preprocessing, from_module, load_source, read_weights
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,35 @@ def test_folders_of_transformers_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["CLIPModel"]}))
     with pytest.raises(UserError, match="the architecture CLIPModel; supported are ViTForImageClassification"):
         load_source(f"transformers/{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"size": 32', r"preprocessor_config\.json: not a JSON file of an image processor"),
+        ("[]", r"preprocessor_config\.json: not a JSON file of an image processor"),
+        (
+            '{"size": {"longest_edge": 32}}',
+            "size has longest_edge, but must have shortest_edge, or height and width",
+        ),
+        ('{"resample": 9}', "resample is 9, but must be one of 0, 1, 2, 3"),
+    ],
+)
+def test_image_processors_that_cannot_be_read(content: str, words: str, tmp_path: Path) -> None:
+    module: Any = clip("CLIPVisionModelWithProjection").module(torch.float32)
+    module.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(UserError, match=words):
+        load_source(f"transformers/{tmp_path}")
+
+
+def test_a_truncated_file_of_an_older_torch_is_a_sentence(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "w.pth").read_bytes()
+    for size in range(len(content)):
+        (tmp_path / "w.pth").write_bytes(content[:size])
+        with pytest.raises(UserError, match=r"w\.pth: damaged, or a pickle"):
+            read_weights(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize(

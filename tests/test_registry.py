@@ -147,10 +147,14 @@ def test_an_experiment_that_has_exported_nothing_has_a_run_and_no_version(root: 
         ({"data.name": "imagefolder", "data.path": "data/flowers"}, "flowers"),
         ({"data.name": "imagefolder", "data.path": "/data/flowers.v2.tar.xz"}, "flowers.v2"),
         ({"data.name": "imagefolder", "data.path": "my:flowers.ZIP"}, "my-flowers"),
+        ({"data.name": "imagefolder", "data.path": '/data/Ann\'s "best"'}, "Ann-s -best-"),
+        ({"data.name": "imagefolder", "data.path": ".."}, "images"),
     ],
 )
-def test_the_name_of_a_model_is_that_of_the_data(params: dict[str, str], name: str) -> None:
+def test_the_name_of_a_model_is_that_of_the_data(params: dict[str, str], name: str, root: Path) -> None:
     assert registered_name(params) == name
+    client(root).create_registered_model(f"{name} of the test")
+    assert versions(root, f"{name} of the test") == []
 
 
 @contextmanager

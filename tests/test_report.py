@@ -138,6 +138,7 @@ PLOTS: dict[str, Callable[[Path], None]] = {
     "spectra, none factorised": lambda path: plot_spectra({"none": units("none")}, path),
     "ranks": lambda path: plot_ranks({name: units(name) for name in METHODS}, path),
     "confusion": lambda path: plot_confusion({model: confused(4) for model in ("dense", "svd")}, 12, path),
+    "confusion, prices": lambda path: plot_confusion({"dense": {"$10_$20": {"$10_$20": 3}}}, 3, path),
     "confusion, many classes": lambda path: plot_confusion({"dense": confused(120)}, 360, path),
     "differences": lambda path: plot_differences(IMAGES, differing(11), "svd", path),
     "differences, more than are shown": lambda path: plot_differences(IMAGES, differing(60), "svd", path),

@@ -1,5 +1,6 @@
 """Stages run by hand and by DVC: what reruns, what resumes, and how mistakes end."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.paths import SOURCE
+from stages.source import main as take_fingerprints
 from tests.conftest import TINY, run, stages_run, write_params
 
 
@@ -150,3 +153,14 @@ def test_the_wait_for_another_writer_ends_when_it_is_killed(tiny: Path, tmp_path
     second.stderr.close()
     expected = (tiny / "out/baseline/model.safetensors").read_bytes()
     assert (tmp_path / "out/baseline/model.safetensors").read_bytes() == expected
+
+
+def test_a_path_that_another_dialect_of_yaml_takes_for_something_else_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("off", "1:30"):
+        (tmp_path / name).mkdir()
+        (tmp_path / "params.yaml").write_text(f"data:\n  path: {name}\n")
+        take_fingerprints()
+        assert json.loads(SOURCE.read_text())["fingerprint"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp.calibration.watching import BATCH, first_readers, input_rows, output_rows, watched
+from vtp.errors import UserError
 from vtp.models import Model, factorisable
 from vtp.numerics import sqrt
 from vtp.sealed import read_sealed, write_sealed
@@ -100,7 +101,8 @@ def moments_of(
         batches: what `run` takes.
         seed: of the draws.
 
-    Raises UserError where the model overwrites what a layer reads or gives: that is then no longer to be seen.
+    Raises UserError where the model overwrites what a layer reads or gives: that is then no longer to be seen; and
+    where no gradient comes back to a layer: nothing would then be known of what it does to the logits.
     """
     inputs: dict[str, _Sums] = {}
     gradients: dict[str, Tensor] = {}
@@ -133,10 +135,21 @@ def _flowing(
         logits = run(batch)
         loss = (logits * fisher_draws(logits.detach(), generator)).sum()
         seen.check_not_overwritten()
-        outputs = [seen[name][1] for name in layers]
-        by_output = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
+        outputs = {name: seen[name][1] for name in layers}
+        reached = {name: output for name, output in outputs.items() if output.requires_grad}
+        found = torch.autograd.grad(loss, tuple(reached.values()), allow_unused=True)
+        gradients = dict(zip(reached, found, strict=True))
         read = {name: seen[name][0] for name in layers}
-    return logits.detach(), read, dict(zip(layers, by_output, strict=True))
+    return logits.detach(), read, {name: _given(name, gradients.get(name)) for name in layers}
+
+
+def _given(name: str, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        raise UserError(
+            f"layer {name}: no gradient comes back to it from the logits, as if what it gives were detached or "
+            "unused; leave the layer alone, and those before it"
+        )
+    return gradient
 
 
 def fisher_draws(logits: Tensor, generator: torch.Generator) -> Tensor:

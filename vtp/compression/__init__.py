@@ -43,8 +43,8 @@ def compress(
     metric: str = "loss",
     budget: str = "parameters",
     allocation: str = "global",
-    layers: Sequence[str] = ("*",),
-    skip: Sequence[str] = (),
+    layers: str | Sequence[str] = "*",
+    skip: str | Sequence[str] = (),
     forward: Callable[[M, Any], Any] | None = None,
     batch_size: int = 4,
     recover: int = 0,
@@ -62,8 +62,8 @@ def compress(
         metric: `loss`, `activation` or `weight`: what an error counts (docs/methods.md).
         budget: `parameters` or `macs`: what `keep` counts.
         allocation: `global`: ranks where they remove most error; `uniform`: each layer alike.
-        layers, skip: patterns of layers' names to look at and to leave alone, with `*` for any text. Heads, the
-            layers that give the logits, are left alone.
+        layers, skip: a pattern or patterns of layers' names to look at and to leave alone, with `*` for any text.
+            Heads, the layers that give the logits, are left alone.
         forward: called with the model and a batch, for models that want more than images.
         batch_size: images that run at once; memory grows with it.
         recover: steps of 64 images in which all weights of the smaller model learn the predictions of `model`, on
@@ -89,12 +89,14 @@ def compress(
         raise UserError(f"compress: method is {method!r}, but must be one of {', '.join(METHODS)}")
     if not isinstance(recover, int) or recover < 0:
         raise UserError(f"compress: recover is {recover!r}, but must be a whole number of steps, 0 or more")
-    small = copy.deepcopy(model)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"compress: batch_size is {batch_size!r}, but must be a whole number of images, 1 or more")
+    small = _copied(model)
     run = Run(small, forward)
     batches = run.batches(images, batch_size)
     seen = batches if recover_on is None else run.batches(recover_on, batch_size)
     with calibrating(small):
-        chosen, left_alone = compressible(small, run, batches, layers, skip)
+        chosen, left_alone = compressible(small, run, batches, _patterns(layers), _patterns(skip))
         flows, dense = _calibrated(small, run, batches, chosen, seed)
         state = dict(small.state_dict())
         before = set(state)
@@ -123,6 +125,26 @@ def compress(
     )
 
 
+def _copied(model: M) -> M:
+    """Return a copy of a model; raise UserError if there can be none, or none whose layers are to be seen."""
+    if hasattr(model, "_orig_mod"):
+        raise UserError(
+            "compress: the model is compiled, but must be the one that torch.compile was given: model._orig_mod"
+        )
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"compress: the model cannot be copied: {reason}; if it keeps what it computed, run it on an image "
+            "under torch.no_grad() first"
+        ) from error
+
+
+def _patterns(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
+
+
 def _calibrated(
     model: nn.Module, run: Run, batches: Sequence[Any], layers: Mapping[str, nn.Module], seed: int
 ) -> tuple[dict[str, Moments], Tensor]:
@@ -149,9 +171,13 @@ def restore(model: M, path: Path | str) -> M:
     restored = copy.deepcopy(model)
     factors = {name: checked(Factor, plain, str(path), name) for name, plain in content["factors"].items()}
     modules = dict(restored.named_modules())
-    for name in factors:
-        if not isinstance(modules.get(name), nn.Linear | nn.Conv2d):
+    for name, factor in factors.items():
+        layer = modules.get(name)
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise UserError(f"{path}: made from another model: {type(model).__name__} has no layer {name}")
+        if factor.rank > min(layer.weight.flatten(1).shape):
+            small = f"layer {name} is {tuple(layer.weight.shape)}, too small for rank {factor.rank}"
+            raise UserError(f"{path}: made from another model: {small}")
     put_factors(restored, factors)
     try:
         check_shapes(distinct(restored), tensors)

@@ -57,7 +57,15 @@ class Run:
         return batches
 
     def __call__(self, batch: Any) -> Tensor:
-        """Return the logits (B, classes) of a batch; raise UserError if the model does not give any."""
+        """Return the logits (B, classes) of a batch, of a single logit those of two classes, 0 and itself.
+
+        Raises UserError if the model does not give any.
+        """
+        logits = self.given(batch)
+        return logits if logits.shape[1] > 1 else torch.cat([torch.zeros_like(logits), logits], 1)
+
+    def given(self, batch: Any) -> Tensor:
+        """Return the logits as the model gives them, (B, classes); raise UserError if it gives none."""
         if isinstance(batch, Tensor):
             batch = batch.to(next(iter(self.devices)))
         try:
@@ -79,13 +87,14 @@ def compressible(
 ) -> tuple[dict[str, nn.Linear | nn.Conv2d], dict[str, str]]:
     """Return name -> layer for those that can be factorised, and name -> reason for those left alone.
 
-    Raises UserError if a layer that was asked for never runs, runs more than once, or shares its weight, and if
-    none is left.
+    Raises UserError if a pattern matches no layer, if a layer that was asked for never runs, runs more than once,
+    or shares its weight, and if none is left.
     """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    _check_matched("layers", layers, found)
+    _check_matched("skip", skip, found)
     wanted = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and _matches(name, layers) and not _matches(name, skip)
+        name: module for name, module in found.items() if _matches(name, layers) and not _matches(name, skip)
     }
     left_alone = {name: reason for name, module in wanted.items() if (reason := _cannot(model, name, module))}
     left = {name: module for name, module in wanted.items() if name not in left_alone}
@@ -102,6 +111,16 @@ def compressible(
             f"compress: no layer is left to factorise among layers={list(layers)!r}, skip={list(skip)!r}"
         )
     return chosen, left_alone
+
+
+def _check_matched(argument: str, patterns: Sequence[str], names: Iterable[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            named = ", ".join([*names][:3]) or "none"
+            raise UserError(
+                f"compress: {argument} has {pattern!r}, but must match linear layers or convolutions; the model's "
+                f"first: {named}"
+            )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -149,7 +168,7 @@ def _observed(layers: dict[str, nn.Linear | nn.Conv2d], run: Run, batch: Any) ->
         for name, layer in layers.items()
     ]
     try:
-        logits = run(batch)  # with gradients: without, some modules of PyTorch go past their layers
+        logits = run.given(batch)  # with gradients: without, some modules of PyTorch go past their layers
     finally:
         for hook in hooks:
             hook.remove()

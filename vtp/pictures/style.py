@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vtp.files import replacing
+
+matplotlib.rcParams["text.parse_math"] = False  # names are users': a $ in a class's begins no formula
 
 MARKERS = "osD^v<>pP*"
 MAP = "cividis"  # from dark to bright, the same to the colour-blind

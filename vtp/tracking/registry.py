@@ -51,7 +51,7 @@ def registered_name(params: Mapping[str, Any]) -> str:
     if params["data.name"] != "imagefolder":
         return str(params["data.name"])
     name = re.sub(r"\.(zip|tar|tar\.gz|tar\.xz)$", "", Path(params["data.path"]).name, flags=re.IGNORECASE)
-    return name.replace(":", "-")  # which MLflow allows in no name
+    return re.sub(r"[:/'\"`]", "-", name).strip(".") or "images"  # what MLflow takes as a name, and in a query
 
 
 def save_model(experiment: "Experiment", run_id: str, path: Path) -> None:

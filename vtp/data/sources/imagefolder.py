@@ -96,6 +96,8 @@ def _check(layout: Layout, path: Path) -> None:
         if not layout.get(folder):
             found = " and ".join(f"{name}/" for name in sorted(layout)) or "neither train/ nor test/"
             raise UserError(f"{path}: no class folder in {folder}/; found is {found}, allowed is {ALLOWED}")
+    if len(layout["train"]) < 2:
+        raise UserError(f"{path}: train/ has the only class {min(layout['train'])}; at least two are needed")
     own = [f"{name}/" for name in VALIDATION if name in layout]
     if len(own) > 1:
         raise UserError(f"{path}: found are {' and '.join(own)}; allowed is {ALLOWED}")
@@ -147,6 +149,8 @@ def pixels(content: bytes, params: "ImageParams | Resizing", where: str) -> npt.
                 rgb = rgb.transpose(turn)
     except UserError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{where} has more pixels than Pillow decodes; make it smaller") from error
     except Exception as error:  # a decoder may raise anything at all when it is given a damaged file
         raise UserError(f"{where} is not an image that Pillow reads, or is truncated or altered") from error
     height, width = resized_shape(rgb.height, rgb.width, params)

@@ -141,8 +141,22 @@ def preprocessing(module: Any) -> Preprocessing:
     processor = dict(PROCESSORS[config.model_type])
     file = _processor_file(config.name_or_path)
     if file is not None:
-        processor |= json.loads(file.read_text())
+        processor |= _stated(file, processor["size"])
     return _from_processor(processor, _square(getattr(config, "vision_config", config), "image_size"))
+
+
+def _stated(file: Path, size: Any) -> dict[str, Any]:
+    """Return what a preprocessor_config.json says; `size` is that of the published checkpoints of the kind.
+
+    A number as its size means what it means to the kind: a square, or the shorter side.
+    """
+    try:
+        stated = {key: value for key, value in json.loads(file.read_text()).items() if value is not None}
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file}: not a JSON file of an image processor") from error
+    if isinstance(stated.get("size"), int) and isinstance(size, dict):
+        stated["size"] = dict.fromkeys(size, stated["size"])
+    return stated
 
 
 def _processor_file(name: str) -> Path | None:
@@ -171,7 +185,12 @@ def _from_processor(processor: Mapping[str, Any], image_size: int) -> Preprocess
     if processor.get("do_resize", True):
         size = processor["size"]
         sides = size if isinstance(size, dict) else {"height": size}
-        pixels = sides.get("shortest_edge") or sides["height"]
+        pixels = sides.get("shortest_edge") or sides.get("height")
+        if pixels is None:
+            found = " and ".join(sides)
+            raise UserError(
+                f"{PROCESSOR_FILE}: size has {found}, but must have shortest_edge, or height and width"
+            )
         crop = processor["crop_size"] if processor.get("do_center_crop") else pixels
         crop = crop["height"] if isinstance(crop, dict) else crop
         # Where images are made for another size than the model's, the part that is kept stays the same.
