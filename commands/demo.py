@@ -20,6 +20,7 @@ from vtp.checkpoint import load, load_class_names, load_resizing
 from vtp.cost import parameters
 from vtp.data.dataset import Resizing
 from vtp.errors import UserError
+from vtp.inference import for_inference
 from vtp.latency import latency
 from vtp.models import Model
 from vtp.predict import decode, predict
@@ -55,9 +56,8 @@ class Contestant:
         """
         image = decode(content, name, self.model.spec.channels, self.resizing)
         probabilities = predict(self.model, image[None])[0]
-        words = (
-            f"{percent(float(probabilities.max()))} % · {1000 * latency(self.model, 1, seconds=0.2).median:.2f} ms"
-        )
+        time = latency(for_inference(self.model), 1, seconds=0.2).median
+        words = f"{percent(float(probabilities.max()))} % · {1000 * time:.2f} ms"
         return dict(zip(self.class_names, probabilities.tolist(), strict=True)), f"{words} · {self.facts()}"
 
 
@@ -100,7 +100,7 @@ def page(contestants: Mapping[str, Contestant], examples: Sequence[Path]) -> Any
         import gradio
     except ModuleNotFoundError as error:
         raise UserError(
-            "demo: gradio is not installed; make demo, or pip install 'vtp[deploy]', brings it"
+            "demo: gradio is not installed; make demo, or pip install '.[deploy]', brings it"
         ) from error
 
     def answers(file: Mapping[str, Any] | None) -> list[Any]:

@@ -147,6 +147,6 @@ def test_a_port_in_use_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(
-        UserError, match=r"^demo: gradio is not installed; make demo, or pip install 'vtp\[deploy\]'"
+        UserError, match=r"^demo: gradio is not installed; make demo, or pip install '\.\[deploy\]'"
     ):
         demo.page({}, [])

@@ -1,10 +1,10 @@
 """VTP: compress vision transformers by pruning dimensions and factorising what is left.
 
-from vtp import compress
+from vtp import compress, restore
 
 small, report = compress(model, images, keep=0.5)
 report.save("small.safetensors")
-same = vtp.restore(fresh_model, "small.safetensors")
+same = restore(fresh_model, "small.safetensors")
 """
 
 from typing import TYPE_CHECKING, Any

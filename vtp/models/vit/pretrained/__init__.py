@@ -144,7 +144,9 @@ def _reader(library: str) -> Library:
         import_module("vtp.data.sources.torchvision_shim")
         import_module(library)
     except ModuleNotFoundError as error:
-        raise UserError(f"{library} is not installed; pip install 'vtp[pretrained]' brings it") from error
+        raise UserError(
+            f"{library} is not installed; make tested, or pip install '.[pretrained]', brings it"
+        ) from error
     reader: Library = import_module(f"{__name__}.{library}").LIBRARY
     return reader
 
