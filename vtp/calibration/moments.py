@@ -135,21 +135,22 @@ def _flowing(
         logits = run(batch)
         loss = (logits * fisher_draws(logits.detach(), generator)).sum()
         seen.check_not_overwritten()
-        outputs = {name: seen[name][1] for name in layers}
-        reached = {name: output for name, output in outputs.items() if output.requires_grad}
-        found = torch.autograd.grad(loss, tuple(reached.values()), allow_unused=True)
-        gradients = dict(zip(reached, found, strict=True))
+        by_output = _gradients(loss, {name: seen[name][1] for name in layers})
         read = {name: seen[name][0] for name in layers}
-    return logits.detach(), read, {name: _given(name, gradients.get(name)) for name in layers}
+    return logits.detach(), read, by_output
 
 
-def _given(name: str, gradient: Tensor | None) -> Tensor:
-    if gradient is None:
+def _gradients(loss: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return layer -> the gradient of the loss by its output; raise UserError if there is none."""
+    cut_off = [name for name, output in outputs.items() if not output.requires_grad]
+    found = () if cut_off else torch.autograd.grad(loss, tuple(outputs.values()), allow_unused=True)
+    cut_off += [name for name, gradient in zip(outputs, found, strict=False) if gradient is None]
+    if cut_off:
         raise UserError(
-            f"layer {name}: no gradient comes back to it from the logits, as if what it gives were detached or "
-            "unused; leave the layer alone, and those before it"
+            f"layer {cut_off[0]}: no gradient comes back to it from the logits, as if what it gives were detached "
+            "or unused; leave the layer alone, and those before it"
         )
-    return gradient
+    return dict(zip(outputs, found, strict=True))
 
 
 def fisher_draws(logits: Tensor, generator: torch.Generator) -> Tensor:
