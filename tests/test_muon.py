@@ -34,7 +34,7 @@ def test_weights_go_where_pytorchs_muon_takes_them(shapes: list[tuple[int, int]]
     moved(torch.optim.Muon(theirs, RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"), theirs, gradients)
     with torch.no_grad():
         for weight, expected, before in zip(ours, theirs, start, strict=True):
-            assert (weight - expected).norm() <= 0.15 * (expected - before).norm()  # theirs rounds to 8 bits
+            assert (weight - expected).norm() <= 0.2 * (expected - before).norm()  # theirs rounds to 8 bits
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 3), st.integers(0, 2**31))
