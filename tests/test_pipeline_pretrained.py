@@ -219,7 +219,9 @@ def test_weights_that_cannot_be_had_are_a_sentence(source: str, weights: str | N
 
 def test_a_library_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"timm is not installed; pip install 'vtp\[pretrained\]' brings it"):
+    with pytest.raises(
+        UserError, match=r"timm is not installed; make tested, or pip install '\.\[pretrained\]', brings it"
+    ):
         start(MODEL, facts(), 0, Path.cwd())
 
 
