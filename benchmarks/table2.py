@@ -34,7 +34,8 @@ from vtp.cost import parameters
 from vtp.files import read_json, write_json, write_text
 from vtp.instructions import PORTABLE
 from vtp.models import factorisable
-from vtp.params import flatten, params_from_text, read_yaml
+from vtp.params import flatten, params_from_text
+from vtp.yaml import read_yaml
 
 BUDGET = 0.5  # of the dense model's parameters
 MADE_ONCE = (DATASET, model_path("baseline").parent, model_path("sparsify").parent)  # in a row, whatever the cell

@@ -19,7 +19,8 @@ from stages.shared import run_stage
 from vtp.checked import checked, range_of, words
 from vtp.files import write_text
 from vtp.models import STARTS
-from vtp.params import Params, read_yaml
+from vtp.params import Params
+from vtp.yaml import read_yaml
 
 DEFAULT = Path("configs/digits.yaml")
 COLUMN = 30  # where comments begin

@@ -16,7 +16,8 @@ from typing import Any
 from stages.paths import LOCK, PARAMS, repository_root
 from stages.shared import run_stage
 from vtp.errors import UserError
-from vtp.params import flatten, load_params, read_yaml
+from vtp.params import flatten, load_params
+from vtp.yaml import read_yaml
 
 SHOWN = 20  # lines of output, when a stage fails
 

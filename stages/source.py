@@ -7,19 +7,18 @@ runs at every `dvc repro`, so it loads no library that computes.
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from stages.paths import PARAMS, SOURCE, WEIGHTS, repository_root
+from vtp.errors import UserError
 from vtp.files import write_json
 from vtp.fingerprint import fingerprint
+from vtp.yaml import read_yaml
 
 
 def main() -> None:
     """Write the fingerprints, null where there is no such path: the stage that reads it says what is wrong."""
     try:
-        params = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))  # as DVC and the stages do
-    except (OSError, ValueError, YAMLError):
+        params = read_yaml(PARAMS.read_text(encoding="utf-8"), PARAMS)
+    except (OSError, ValueError, UserError):
         params = None
     write_json(SOURCE, {"fingerprint": fingerprint_at(params, "data", "path")})
     weights, source = (fingerprint_at(params, "model", key) for key in ("weights", "source"))

@@ -10,7 +10,8 @@ import yaml
 from tests.conftest import ROOT
 from vtp.errors import UserError
 from vtp.models.vit.params import ViTParams
-from vtp.params import Params, params_from_text, read_yaml
+from vtp.params import Params, params_from_text
+from vtp.yaml import read_yaml
 
 PATH = Path("params.yaml")
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

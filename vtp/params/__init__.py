@@ -1,6 +1,6 @@
 """params.yaml as frozen dataclasses: one a section, every value checked before any work begins."""
 
-from vtp.params.load import flatten, load_params, params_from_text, read_yaml
+from vtp.params.load import flatten, load_params, params_from_text
 from vtp.params.sections import (
     METHOD_NAMES,
     CalibrateParams,
@@ -22,5 +22,4 @@ __all__ = [
     "flatten",
     "load_params",
     "params_from_text",
-    "read_yaml",
 ]

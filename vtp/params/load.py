@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
 from vtp.checked import checked, leaves
 from vtp.errors import UserError
 from vtp.params.sections import Params
+from vtp.yaml import read_yaml
 
 
 def load_params(path: Path) -> Params:
@@ -31,18 +29,6 @@ def params_from_text(text: str, path: Path) -> Params:
     params: Params = checked(Params, read_yaml(text, path), path.name)
     _check_together(params)
     return params
-
-
-def read_yaml(text: str, path: Path) -> Any:
-    """Return plain data from YAML 1.2, by the reader that DVC uses for the same file; UserError if it is none."""
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}: not valid YAML: {error.problem}{where}") from error
-    # The others: dates that do not exist, tags on content of another kind, endless nesting.
-    except (YAMLError, ValueError, TypeError, KeyError, RecursionError, AttributeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def flatten(params: Params) -> dict[str, Any]:
