@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vtp
-from tests.test_compress import normal, small_vit
+from tests.compressed import normal, small_vit
 from vtp import compress
 from vtp.errors import UserError
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.test_compress import small_vit
+from tests.compressed import small_vit
 from vtp import Report, compress, restore
 from vtp.measure import divergence
 

@@ -3,14 +3,19 @@
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
 
+import vtp.data.sources.torchvision_shim  # noqa: F401  (before timm, which imports torchvision)
 from tests.imagefolders import COUNTS, PARAMS, fetched, packed, pixels, saved, write_images
+from vtp.data.sources import fetch
 from vtp.data.sources.imagefolder import fetch_imagefolder
 from vtp.errors import UserError
 
@@ -205,3 +210,36 @@ def test_progress_bar_on_a_terminal(images: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.stderr", terminal)
     fetched(images)
     assert "14/14" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_photos_come_to_the_model_as_timm_brings_them(crop_mode: str, interpolation: Any, tmp_path: Path) -> None:
+    data: Any = import_module("timm.data")
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(40, 61), (61, 40), (33, 33), (20, 90), (90, 21), (24, 24), (28, 28), (57, 43)]
+    transform = data.create_transform(
+        (3, 24, 24),
+        crop_pct=24 / 28,
+        crop_mode=crop_mode,
+        interpolation=interpolation,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
+    wanted = []
+    for index, shape in enumerate(shapes):
+        image = Image.fromarray(torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator).numpy())
+        wanted.append((255 * transform(image)).round().to(torch.uint8))
+        for split in ("train", "test", "val"):
+            folder = tmp_path / split / f"class {index // 4}"
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / f"{index}.png")
+    params = replace(
+        PARAMS,
+        path=str(tmp_path),
+        image_size=24,
+        resize=28,
+        squash=crop_mode == "squash",
+        interpolation=interpolation,
+    )
+    assert torch.equal(fetch(params, 0, tmp_path).test.images, torch.stack(wanted))

@@ -19,7 +19,6 @@ from torch import Tensor
 
 import vtp.data.sources.torchvision_shim  # noqa: F401  (before timm, which imports torchvision)
 from stages.paths import DATASET, METRICS, SOURCE, WEIGHTS, history_path, model_path, report_path
-from tests.imagefolders import PARAMS as FOLDER
 from tests.params import VIT, parse
 from vtp.checkpoint import load
 from vtp.data.dataset import Split, load_dataset
@@ -235,36 +234,3 @@ def test_an_image_is_resized_to_no_less_than_what_is_cropped() -> None:
     with pytest.raises(UserError, match=r"data\.resize is 7, but must be 0 or at least data\.image_size"):
         parse(CONTENT | {"data": CONTENT["data"] | {"resize": 7}})
     parse(CONTENT | {"data": CONTENT["data"] | {"resize": 8}})
-
-
-@pytest.mark.parametrize("crop_mode", ["center", "squash"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_photos_come_to_the_model_as_timm_brings_them(crop_mode: str, interpolation: Any, tmp_path: Path) -> None:
-    data: Any = import_module("timm.data")
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(40, 61), (61, 40), (33, 33), (20, 90), (90, 21), (24, 24), (28, 28), (57, 43)]
-    transform = data.create_transform(
-        (3, 24, 24),
-        crop_pct=24 / 28,
-        crop_mode=crop_mode,
-        interpolation=interpolation,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-    )
-    wanted = []
-    for index, shape in enumerate(shapes):
-        image = Image.fromarray(torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator).numpy())
-        wanted.append((255 * transform(image)).round().to(torch.uint8))
-        for split in ("train", "test", "val"):
-            folder = tmp_path / split / f"class {index // 4}"
-            folder.mkdir(parents=True, exist_ok=True)
-            image.save(folder / f"{index}.png")
-    params = replace(
-        FOLDER,
-        path=str(tmp_path),
-        image_size=24,
-        resize=28,
-        squash=crop_mode == "squash",
-        interpolation=interpolation,
-    )
-    assert torch.equal(fetch(params, 0, tmp_path).test.images, torch.stack(wanted))
