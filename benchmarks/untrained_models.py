@@ -7,16 +7,13 @@ from torch import Tensor
 
 from vtp.models import Model, ModelSpec, build, dense_spec, factorisable, initialised
 from vtp.models.spec import Factor
-from vtp.models.vit.params import ViTParams
+from vtp.models.vit.spec import ViTSpec
 from vtp.params import Params
 
 
 def spec_of(params: Params) -> ModelSpec:
     """Return the spec of the dense model of `params`, for images of three channels and ten classes."""
-    model = params.model
-    if isinstance(model, ViTParams):
-        model = replace(model, mimetic=False)  # which is of whole matrices: factors cannot begin so
-    return dense_spec(model, image_size=params.data.image_size, channels=3, classes=10)
+    return dense_spec(params.model, image_size=params.data.image_size, channels=3, classes=10)
 
 
 def factorised(spec: ModelSpec, keep: float) -> ModelSpec:
@@ -26,6 +23,8 @@ def factorised(spec: ModelSpec, keep: float) -> ModelSpec:
         rows, columns = layer.weight.flatten(1).shape
         rank = max(1, int(keep * rows * columns / (rows + columns)))
         factors[name] = Factor(rank, layer.bias is not None)
+    if isinstance(spec, ViTSpec):
+        spec = replace(spec, mimetic=False)  # which is of whole matrices: factors cannot begin so
     return replace(spec, factors=factors)
 
 

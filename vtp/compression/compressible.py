@@ -115,7 +115,7 @@ def compressible(
 
 def _check_matched(argument: str, patterns: Sequence[str], names: Iterable[str]) -> None:
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(_matches(name, [pattern]) for name in names):
             named = ", ".join([*names][:3]) or "none"
             raise UserError(
                 f"compress: {argument} has {pattern!r}, but must match linear layers or convolutions; the model's "

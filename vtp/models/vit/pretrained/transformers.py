@@ -87,8 +87,8 @@ IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.2
 CROPPED = {"crop_size": 224, "do_center_crop": True, "resample": 3}
 SHORTEST_256 = {"size": {"shortest_edge": 256}, **CROPPED, **IMAGENET}
 PROCESSORS: dict[str, dict[str, Any]] = {
-    "vit": {"size": 224, "resample": 2, "image_mean": (0.5,) * 3, "image_std": (0.5,) * 3},
-    "deit": {**SHORTEST_256, "size": 256},
+    "vit": {"size": {"height": 224}, "resample": 2, "image_mean": (0.5,) * 3, "image_std": (0.5,) * 3},
+    "deit": {**SHORTEST_256, "size": {"height": 256}},
     "dinov2": SHORTEST_256,
     "dinov2_with_registers": SHORTEST_256,
     "clip": {
@@ -145,7 +145,7 @@ def preprocessing(module: Any) -> Preprocessing:
     return _from_processor(processor, _square(getattr(config, "vision_config", config), "image_size"))
 
 
-def _stated(file: Path, size: Any) -> dict[str, Any]:
+def _stated(file: Path, size: Mapping[str, int]) -> dict[str, Any]:
     """Return what a preprocessor_config.json says; `size` is that of the published checkpoints of the kind.
 
     A number as its size means what it means to the kind: a square, or the shorter side.
@@ -154,7 +154,7 @@ def _stated(file: Path, size: Any) -> dict[str, Any]:
         stated = {key: value for key, value in json.loads(file.read_text()).items() if value is not None}
     except (ValueError, AttributeError) as error:
         raise UserError(f"{file}: not a JSON file of an image processor") from error
-    if isinstance(stated.get("size"), int) and isinstance(size, dict):
+    if isinstance(stated.get("size"), int):
         stated["size"] = dict.fromkeys(size, stated["size"])
     return stated
 
@@ -183,8 +183,7 @@ def _from_processor(processor: Mapping[str, Any], image_size: int) -> Preprocess
     std = processor["image_std"] if is_normalised else (1.0,) * channels
     resize = None
     if processor.get("do_resize", True):
-        size = processor["size"]
-        sides = size if isinstance(size, dict) else {"height": size}
+        sides = processor["size"]
         pixels = sides.get("shortest_edge") or sides.get("height")
         if pixels is None:
             found = " and ".join(sides)
