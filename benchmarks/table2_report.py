@@ -71,7 +71,7 @@ ROWS = {
             "model.heads": 4,
             "model.mlp_dim": 256,
             "model.patch_dropout": 0.75,
-            "training.trivial_augment": False,
+            "training.trivial_augment": 0.0,
             "baseline.epochs": 28,
             "baseline.learning_rate": 0.002,
             "sparsify.epochs": 1,
@@ -101,7 +101,7 @@ ROWS = {
         _paper(93, 53.2, 53.5, 49.2),
         {
             "model.width": 32,
-            "training.trivial_augment": True,
+            "training.trivial_augment": 1.0,
             "baseline.epochs": 30,
             "sparsify.epochs": 2,
             "sparsify.learning_rate": 0.0005,

@@ -158,7 +158,7 @@ FLIP = augmentation(replace(SHARED, crop_padding=0, flip=True))
 class TestWhatIsDrawnForEachImage:
     def test_trivial_augment_changes_each_image_by_itself_and_leaves_the_generator_of_others_alone(self) -> None:
         images = make_split(1, size=8).images.expand(200, -1, -1, -1)
-        augment = augmentation(replace(SHARED, crop_padding=0, trivial_augment=True))
+        augment = augmentation(replace(SHARED, crop_padding=0, trivial_augment=1.0))
         torch.manual_seed(3)
         expected = torch.rand(4)
         torch.manual_seed(3)
@@ -169,6 +169,14 @@ class TestWhatIsDrawnForEachImage:
         assert len(results.flatten(1).unique(dim=0)) > 50  # 14 kinds of change, each of up to 31 strengths
         other = augment(images, torch.Generator().manual_seed(1))
         assert not torch.equal(results, other)
+
+    @pytest.mark.parametrize("probability", [0.3, 1.0])
+    def test_trivial_augment_changes_so_many_images(self, probability: float) -> None:
+        images = make_split(1, size=8).images.expand(400, -1, -1, -1)
+        augment = augmentation(replace(SHARED, crop_padding=0, trivial_augment=probability))
+        results = augment(images, torch.Generator().manual_seed(0))
+        changed = (results != images).flatten(1).any(1).double().mean()
+        assert 0.7 * probability < changed < probability + 0.08  # one of the 14 kinds of change is none
 
     @pytest.mark.parametrize("probability", [0.3, 1.0])
     def test_erasing_blackens_one_box_of_so_many_images(self, probability: float) -> None:
@@ -205,7 +213,7 @@ class TestBatches:
         assert labels.tolist() == (seen[:, 0, 0, 0].long() * 10).tolist()
         assert sorted(labels.tolist()) == split.labels.tolist()
 
-    @pytest.mark.parametrize("augmented", [SHARED, replace(SHARED, trivial_augment=True, erasing=0.5)])
+    @pytest.mark.parametrize("augmented", [SHARED, replace(SHARED, trivial_augment=0.5, erasing=0.5)])
     def test_a_function_of_seed_and_epoch(self, augmented: TrainingParams) -> None:
         split, augment = make_split(30), augmentation(augmented)
         first = all_of(split, 8, 5, 2, augment)

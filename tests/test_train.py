@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Callable[[], Model], dict[str, Any], dict[str, Any], bool
     "proximal": (scored, {"l1": L1(0.1, True), "keep_best": False}, {}, False),
     "subgradient": (scored, {"l1": L1(0.1, False)}, {"optimizer": "adam"}, False),
     "teacher": (tiny, {"distillation": 0.7, "temperature": 3.0}, {}, True),
-    "augmentation": (tiny, {}, {"trivial_augment": True, "erasing": 0.5}, False),
+    "augmentation": (tiny, {}, {"trivial_augment": 0.8, "erasing": 0.5}, False),
     "mixing": (tiny, {"distillation": 0.5}, {"mixup": 0.8, "cutmix": 1.0}, True),
     "average": (lambda: tiny("resnet18"), {}, {"ema": 0.9}, False),
     "stochastic depth": (lambda: tiny(stochastic_depth=0.5), {"keep_best": False}, {}, False),

@@ -58,7 +58,8 @@ def torchvision_transforms() -> Any:
 def _transforms_of_each(params: TrainingParams) -> list[Callable[[Tensor], Tensor]]:
     transforms: list[Callable[[Tensor], Tensor]] = []
     if params.trivial_augment:
-        transforms.append(torchvision_transforms().TrivialAugmentWide())
+        v2 = torchvision_transforms()
+        transforms.append(v2.RandomApply([v2.TrivialAugmentWide()], params.trivial_augment))
     if params.erasing:
         transforms.append(torchvision_transforms().RandomErasing(params.erasing))
     return transforms

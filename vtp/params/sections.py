@@ -40,7 +40,9 @@ class TrainingParams:
     label_smoothing: float = Field(ge=0, le=0.9)
     crop_padding: int = Field(ge=0, le=64, description="pixels of shift in each direction")
     flip: bool = Field(description="mirror half of the images left to right")
-    trivial_augment: bool = Field(description="one random change of colour or shape for each image")
+    trivial_augment: float = Field(
+        ge=0, le=1, description="probability that an image has one random change of colour or shape"
+    )
     erasing: float = Field(ge=0, le=1, description="probability that a box of an image is blackened")
     mixup: float = Field(ge=0, le=10, description="alpha of the blending of two images; 0: off")
     cutmix: float = Field(ge=0, le=10, description="alpha of the pasting of a box of another image; 0: off")
