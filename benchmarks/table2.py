@@ -186,10 +186,12 @@ def stage(folder: Path, command: str, made: Path) -> None:
     begin = time.monotonic() - seconds.get(name, 0.0)
     arguments = [sys.executable, "-m", *f"stages.{command}".split()]
     process = subprocess.Popen(arguments, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)})
-    while process.poll() is None:
+    while True:
+        write_json(folder / SECONDS, seconds | {name: round(time.monotonic() - begin, 1)})
+        if process.poll() is not None:
+            break
         with suppress(subprocess.TimeoutExpired):
             process.wait(MINUTE)
-        write_json(folder / SECONDS, seconds | {name: round(time.monotonic() - begin, 1)})
     if process.returncode != 0:
         sys.exit(process.returncode)
 
