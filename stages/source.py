@@ -1,7 +1,7 @@
 """source: fingerprints of the user's files, by names, sizes and times, so that a change in them is seen.
 
-Those of data.path are for `fetch`; those of model.weights, and of a folder in model.source, for `baseline`. It
-runs at every `dvc repro`, so it loads no library that computes.
+Those of data.path are for `fetch`; those of model.weights, and of what model.source names, for `baseline`. It runs
+at every `dvc repro`, so it loads no library that computes.
 """
 
 from pathlib import Path

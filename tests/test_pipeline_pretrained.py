@@ -34,6 +34,7 @@ CONTENT: dict[str, Any] = copy.deepcopy(VIT) | {
     "calibrate": VIT["calibrate"] | {"images": 500},
 }
 CONTENT["model"] = {"name": "pretrained", "source": "timm/trained", "weights": None}
+CONTENT["model"] |= {"patch_size": None, "patch_dropout": 0.0}
 CONTENT["data"] |= {"squash": False, "interpolation": "bicubic"}
 CONTENT["baseline"]["epochs"], CONTENT["sparsify"]["epochs"], CONTENT["finetune"]["epochs"] = 0, 1, 1
 CONTENT["sparsify"]["learning_rate"] = 0.0002
@@ -182,7 +183,7 @@ def test_paths_start_at_the_root_and_a_file_of_weights_wins(module: Any, tmp_pat
             {"image_size": 16, "squash": True, "interpolation": "bilinear"},
             "params.yaml: data.image_size: 16, data.resize: 16, data.squash: true, data.interpolation: bilinear, "
             "but timm/trained was trained on images with data.image_size: 8, data.resize: 8, data.squash: false, "
-            "data.interpolation: bicubic",
+            "data.interpolation: bicubic; model.patch_size, in pixels, resamples it for images of another size",
         ),
         ({"resize": 9}, "params.yaml: data.resize: 9, but timm/trained was trained on images with data.resize: 8"),
         (

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vtp.models.base import Model
-from vtp.models.layers import ImportanceScore
+from vtp.models.family import State
+from vtp.models.layers import ImportanceScore, fill
 from vtp.models.vit.block import Block
 from vtp.models.vit.mimetic import begin_attention, waves
 from vtp.models.vit.spec import ViTSpec
@@ -159,3 +160,14 @@ class VisionTransformer(Model):
             self.positions[self.spec.prefix_tokens :] = waves(side, self.spec.dim, self.spec.position_std)
             for block in self.blocks:
                 begin_attention(block.attention)  # type: ignore[arg-type]
+
+
+def filled(spec: ViTSpec, state: State) -> VisionTransformer:
+    """Return the dense model of `spec`, in evaluation mode, with copies of the weights in `state`, in their dtype.
+
+    Raises UserError naming the first tensor that is missing, left over, or of another shape.
+    """
+    with torch.device("meta"):
+        model = VisionTransformer(spec)
+    fill(model, state)
+    return model.eval()

@@ -8,6 +8,8 @@ from pydantic.dataclasses import dataclass
 from vtp.checked import STRICT
 from vtp.errors import UserError
 
+PATCH_DROPOUT = "part of an image's patches that most of a training leaves out, which saves time"
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ViTParams:
@@ -26,9 +28,7 @@ class ViTParams:
     stochastic_depth: float = Field(
         ge=0, le=0.9, description="probability that a branch of the last block is dropped; earlier ones less"
     )
-    patch_dropout: float = Field(
-        ge=0, le=0.9, description="part of an image's patches that most of a training leaves out, which saves time"
-    )
+    patch_dropout: float = Field(ge=0, le=0.9, description=PATCH_DROPOUT)
     weight_std: float = Field(
         ge=0, le=1, description="standard deviation of weights before training; 0: Xavier's, by the layer's sizes"
     )
@@ -39,8 +39,13 @@ class ViTParams:
 
     def check(self, image_size: int, batch_size: int) -> None:
         """Raise UserError unless such a model can take images of `image_size` pixels, `batch_size` at once."""
-        if image_size % self.patch_size:
-            raise UserError(
-                f"params.yaml: model.patch_size is {self.patch_size}, but must divide data.image_size, "
-                f"which is {image_size}"
-            )
+        check_patches(self.patch_size, image_size)
+
+
+def check_patches(patch_size: int, image_size: int) -> None:
+    """Raise UserError unless patches of `patch_size` pixels fill an image of `image_size`."""
+    if image_size % patch_size:
+        raise UserError(
+            f"params.yaml: model.patch_size is {patch_size}, but must divide data.image_size, "
+            f"which is {image_size}"
+        )

@@ -1,4 +1,4 @@
-"""Vision transformers of other libraries as models of ours: a live module, or a name and a file of weights.
+"""Trained vision transformers as models of ours: a live module, a name and a file of weights, a checkpoint.
 
 A further library is a module beside this one and its name in `LIBRARIES`.
 """
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from vtp.errors import UserError
 from vtp.models.base import Model
 from vtp.models.family import State
-from vtp.models.layers import fill
-from vtp.models.vit.module import VisionTransformer
+from vtp.models.vit.module import filled
 from vtp.models.vit.pretrained.folding import folded, replace_head
-from vtp.models.vit.pretrained.params import LIBRARIES, SOURCES
+from vtp.models.vit.pretrained.own import load_own
+from vtp.models.vit.pretrained.params import LIBRARIES, OWN, SOURCES
 from vtp.models.vit.pretrained.reading import (
     Library,
     Preprocessing,
@@ -61,7 +61,8 @@ def load_source(source: str, weights: Path | None = None, classes: int | None = 
 
     Args:
         source: `timm/NAME`, `torchvision/NAME`, `transformers/` and the name of a published model, or a folder:
-            `transformers/` and one that `save_pretrained` wrote, `timm/` and one of `timm.models.save_for_hf`.
+            `transformers/` and one that `save_pretrained` wrote, `timm/` and one of `timm.models.save_for_hf`;
+            or `vtp/` and a checkpoint of this project, which has weights, so that `weights` is not read.
         weights: a file, safetensors or one of torch.save with nothing but tensors; None: those in the folder, or
             else the library's own download.
         classes: as in `from_module`.
@@ -69,8 +70,10 @@ def load_source(source: str, weights: Path | None = None, classes: int | None = 
     Raises UserError, one sentence, if the source is unknown or not supported, or the weights do not fit it.
     """
     library, _, name = source.partition("/")
-    if library not in LIBRARIES or not name:
+    if library not in (*LIBRARIES, OWN) or not name:
         raise UserError(f"model.source is {source!r}, but must be {SOURCES}")
+    if library == OWN:
+        return load_own(Path(name), classes)
     reader = _reader(library)
     paths = [weights] if weights else [Path(file) for file in reader.files(name)]
     if not paths:
@@ -130,12 +133,8 @@ def _read(
         raise UserError(f"{type(module).__name__} has no head, so it gives no logits; give classes")
     tensors = plain_tensors(found)
     if classes not in (None, len(tensors.get("head.weight", ()))):
-        replace_head(tensors, architecture, classes)
-    spec, ours = folded(tensors, architecture, preprocessing)
-    with torch.device("meta"):
-        model = VisionTransformer(spec)
-    fill(model, ours)
-    return model.eval()
+        replace_head(tensors, architecture.pool, classes)
+    return filled(*folded(tensors, architecture, preprocessing))
 
 
 def _reader(library: str) -> Library:

@@ -8,17 +8,18 @@ import torch
 
 from vtp.errors import UserError
 from vtp.models.family import State
-from vtp.models.vit.pretrained.reading import Architecture, Preprocessing
+from vtp.models.vit.pretrained.reading import Architecture, Pool, Preprocessing
 from vtp.models.vit.spec import BlockSpec, HeadSpec, ViTSpec
 
 
-def replace_head(state: State, architecture: Architecture, classes: int) -> None:
+def replace_head(state: State, pool: Pool, classes: int) -> None:
     """Put an untrained head, of zeros, in the place of whatever stands behind the pooling."""
     for layer in ("head", "distillation_head", "representation"):
         for kind in ("weight", "bias"):
             state.pop(f"{layer}.{kind}", None)
     embedding = state["embedding.weight"]
-    state["head.weight"] = embedding.new_zeros(classes, len(embedding) * len(architecture.pool))
+    state["head.weight"] = embedding.new_zeros(classes, len(embedding) * len(pool))
+    state["head.bias"] = embedding.new_zeros(classes)
 
 
 def folded(found: State, architecture: Architecture, preprocessing: Preprocessing) -> tuple[ViTSpec, State]:

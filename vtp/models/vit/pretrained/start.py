@@ -1,42 +1,52 @@
 """A pretrained vision transformer as the first model of a run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vtp.errors import UserError
 from vtp.models.base import Model
 from vtp.models.family import Facts, Start
+from vtp.models.vit.module import filled
 from vtp.models.vit.pretrained import load_source
-from vtp.models.vit.pretrained.params import PretrainedParams
+from vtp.models.vit.pretrained.params import OWN, PretrainedParams
+from vtp.models.vit.resampling import resampled
 from vtp.models.vit.spec import ViTSpec
+
+RESAMPLING = "; model.patch_size, in pixels, resamples it for images of another size"
 
 
 def pretrained(params: PretrainedParams, facts: Facts, seed: int, root: Path) -> Model:
-    """Return the model of the source in float32, with a new head if its own is for another number of classes.
+    """Return the model of the source in float32, for the classes, and by `patch_size` the images, of the run.
 
-    The new head is zeros, so nothing is drawn from `seed`; a printed line says so. Relative paths in `source` and
-    `weights` start at `root`.
+    A head for another number of classes is replaced by one of zeros, so nothing is drawn from `seed`. A printed
+    line says so, and another if the model was resampled. Relative paths in `source` and `weights` start at `root`.
 
     Raises UserError, one sentence, if the source or its weights cannot be had, or if the images were not made as
     those that the source was trained on: it names keys of the section `data` and their values.
     """
     weights = None if params.weights is None else root / Path(params.weights).expanduser()
     model = load_source(source_below(root, params.source), weights, facts.classes).float()
-    assert isinstance(model.spec, ViTSpec)
-    check_images(params.source, model.spec, facts)
-    if not model.get_parameter("head.weight").any():
+    spec, state = model.spec, model.state_dict()
+    assert isinstance(spec, ViTSpec)
+    if not state["head.weight"].any():
         print(
             f"{params.source}: it has no head for {facts.classes} classes, so it gets a new one, "
             "which knows nothing before baseline.epochs of training"
         )
-    return model
+    if params.patch_size and (params.patch_size, facts.image_size) != (spec.patch_size, spec.image_size):
+        before = _sizes(spec)
+        spec, state = resampled(spec, state, facts.image_size, params.patch_size)
+        print(f"{params.source}: resampled from {before} to {_sizes(spec)}, for which baseline.epochs train it")
+    check_images(params.source, spec, facts)
+    return filled(replace(spec, patch_dropout=params.patch_dropout), state)
 
 
 def source_below(root: Path, source: str) -> str:
-    """Return `source` with the whole path where it names a folder, relative to `root`, and not a model."""
+    """Return `source` with the whole path where it names a file or folder, relative to `root`, and not a model."""
     library, _, name = source.partition("/")
-    folder = root / Path(name).expanduser()
-    return f"{library}/{folder}" if folder.is_dir() else source
+    path = root / Path(name).expanduser()
+    return f"{library}/{path}" if library == OWN or path.is_dir() else source
 
 
 def check_images(source: str, spec: ViTSpec, facts: Facts) -> None:
@@ -57,8 +67,12 @@ def check_images(source: str, spec: ViTSpec, facts: Facts) -> None:
     if wrong:
         raise UserError(
             f"params.yaml: {_settings(found, wrong)}, but {source} was trained on images with "
-            f"{_settings(wanted, wrong)}"
+            f"{_settings(wanted, wrong)}{RESAMPLING if 'image_size' in wrong else ''}"
         )
+
+
+def _sizes(spec: ViTSpec) -> str:
+    return f"patches of {spec.patch_size} pixels in images of {spec.image_size}"
 
 
 def _settings(values: Mapping[str, int | bool | str], keys: list[str]) -> str:

@@ -1,0 +1,35 @@
+"""Checkpoints of this project as what another training begins with."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from vtp.errors import UserError
+from vtp.models.base import Model
+from vtp.models.vit.module import filled
+from vtp.models.vit.pretrained.folding import replace_head
+from vtp.models.vit.spec import ViTSpec
+
+
+def load_own(path: Path, classes: int | None) -> Model:
+    """Return the vision transformer at `path`, with a new head, of zeros, if its own is for other classes.
+
+    Args:
+        path: a checkpoint, such as `out/baseline/model.safetensors`.
+        classes: their number; None: the model's own head stays.
+
+    Raises UserError, one sentence, as `vtp.checkpoint.load` does, or if the model is no dense vision transformer.
+    """
+    from vtp.checkpoint import load  # which knows the models of all families, this one among them
+
+    model = load(path)
+    spec = model.spec
+    if not isinstance(spec, ViTSpec):
+        raise UserError(f"{path}: a {spec.name}, but must be a vision transformer")
+    if spec.factors or spec.scored:
+        what = "factors" if spec.factors else "importance scores"
+        raise UserError(f"{path}: a model with {what}, but must be dense, as baseline writes it")
+    if classes in (None, spec.classes):
+        return model
+    state = model.state_dict()
+    replace_head(state, spec.pool, classes)
+    return filled(replace(spec, classes=classes, representation=None), state)
