@@ -11,7 +11,6 @@ another core: a cell that one call works on, the others leave to it. It runs at 
 """
 
 import argparse
-import filecmp
 import hashlib
 import json
 import os
@@ -26,22 +25,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from benchmarks.table2_plot import plot_table2
+from benchmarks.table2_record import LOCK, SECONDS, pruned_folder, record, twin
 from benchmarks.table2_report import METHODS, PICTURE, RESULTS, ROOT, ROWS, Row, write_document
-from benchmarks.timing import machine
 from stages.paths import DATASET, METRICS, MOMENTS, PARAMS, history_path, model_path
 from vtp.checkpoint import load, load_spec
 from vtp.cost import parameters
 from vtp.files import read_json, write_json, write_text
 from vtp.instructions import PORTABLE
 from vtp.models import factorisable
+from vtp.models.vit.pretrained.params import OWN
 from vtp.params import flatten, params_from_text
 from vtp.yaml import read_yaml
 
 BUDGET = 0.5  # of the dense model's parameters
 MADE_ONCE = (DATASET, model_path("baseline").parent, model_path("sparsify").parent)  # in a row, whatever the cell
-SECONDS = "seconds.json"  # of the stages that ran in a folder
 MINUTE = 60.0  # seconds: a go that is killed has told at most that much too little
-LOCK = ".lock"  # of a folder that a call works in
 NOT_TOLD = (
     "methods",
     "decomp",
@@ -50,6 +48,7 @@ NOT_TOLD = (
     "machine.threads",
     "decompose.keep",
 )  # each cell has its own, or none has; the number of threads may change between two goes
+OF_PATCHES = ("model.patch_size=", "model.patch_dropout=")  # which a row has whatever it begins with
 NOT_FACTORISED = ("none", "evd")  # EVD is of square matrices, and a pruned model has none
 
 
@@ -70,7 +69,7 @@ def main() -> None:
     os.nice(19)
     for name in options.rows:
         for seed in options.seeds:
-            run_row(name, content_of(ROWS[name], seed, options), options.work)
+            run_row(name, seed, options)
     write_document()
     plot_table2(read_json(RESULTS), PICTURE)
 
@@ -96,23 +95,54 @@ def put(content: dict[str, Any], key: str, value: Any) -> None:
     (content[section] if section else content)[name] = value
 
 
-def run_row(name: str, content: dict[str, Any], work: Path) -> None:
-    """Run what is missing of one row with one seed; the folder's name changes with the parameters."""
-    params = flatten(params_from_text(json.dumps(content), PARAMS))
-    told = {key: value for key, value in params.items() if key not in NOT_TOLD}
-    digest = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:8]
-    folder = work.resolve() / f"{name}-{digest}"
-    folder.mkdir(parents=True, exist_ok=True)
+def run_row(name: str, seed: int, options: argparse.Namespace) -> None:
+    """Run what is missing of one row with one seed."""
+    folder, content, told = train_dense(name, seed, options)
     with FileLock(folder / LOCK):
-        start(folder, content)
-        stage(folder, "fetch", DATASET)
-        stage(folder, "baseline", history_path("baseline"))
         stage(folder, "sparsify", history_path("sparsify"))
         for method in METHODS:
             prepare_cell(name, method, content, folder)
     for method in METHODS:
         finish_cell(method, folder)
         record(name, told, folder)
+
+
+def train_dense(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Train the dense model of a row, after that of the row with which it begins, unless that is done.
+
+    Return its folder, whose name changes with the parameters, what its params.yaml holds, and what results tell of
+    that, by dotted key.
+    """
+    content = content_of(ROWS[name], seed, options)
+    if ROWS[name].after:
+        content["model"] = resampled(content["model"], train_before(name, seed, options))
+    params = flatten(params_from_text(json.dumps(content), PARAMS))
+    told = {key: value for key, value in params.items() if key not in NOT_TOLD}
+    digest = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:8]
+    folder = options.work.resolve() / f"{name}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        start(folder, content)
+        stage(folder, "fetch", DATASET)
+        stage(folder, "baseline", history_path("baseline"))
+    return folder, content, told
+
+
+def train_before(name: str, seed: int, options: argparse.Namespace) -> Path:
+    """Return the folder of the dense model with which a row begins; of `--set` it has the size of the model."""
+    of_model = [text for text in options.set if text.startswith("model.") and not text.startswith(OF_PATCHES)]
+    return train_dense(ROWS[name].after, seed, argparse.Namespace(**vars(options) | {"set": of_model}))[0]
+
+
+def resampled(model: dict[str, Any], before: Path) -> dict[str, Any]:
+    """Return a section `model` that begins with the dense model in `before`, for the patches of `model`."""
+    return {
+        "name": "pretrained",
+        "source": f"{OWN}/../{before.name}/{model_path('baseline')}",
+        "weights": None,
+        "patch_size": model["patch_size"],
+        "patch_dropout": model["patch_dropout"],
+    }
 
 
 def prepare_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> None:
@@ -150,11 +180,6 @@ def link(folder: Path, source: Path, *made: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         if not (folder / path).exists():
             (folder / path).symlink_to(source / path)
-
-
-def pruned_folder(shared: Path, content: dict[str, Any]) -> Path:
-    """Return the folder of what all cells of a rate share; `content` is that of the params.yaml of one of them."""
-    return shared / f"rate-{content['prune']['rate']}"
 
 
 def finish_cell(method: str, shared: Path) -> None:
@@ -202,49 +227,6 @@ def keep_within_budget(folder: Path) -> float:
     inside = sum(layer.weight.numel() for layer in factorisable(slim).values())
     outside = parameters(slim.spec) - inside
     return min(1.0, int(1000 * (BUDGET * parameters(dense) - outside) / inside) / 1000)
-
-
-def twin(shared: Path, method: str) -> str:
-    """Return the first method that made the same model as `method`; fine-tuned they would be the same, too."""
-    own = shared / method / model_path(f"decompose/{method}")
-    others = ((other, shared / other / model_path(f"decompose/{other}")) for other in METHODS)
-    return next(other for other, path in others if path.exists() and filecmp.cmp(path, own, shallow=False))
-
-
-def record(name: str, told: dict[str, Any], shared: Path) -> None:
-    """Put the cells that are done into results/table2.json; runs with other parameters, but for the seed, go."""
-    common = json.loads(json.dumps({key: value for key, value in told.items() if key != "seed"}))
-    with FileLock(shared.parent / LOCK):
-        results = read_json(RESULTS) if RESULTS.exists() else {}
-        row = results.get(name)
-        if row is None or row["params"] != common:
-            row = {"data": data_name(common["data.name"]), "hardware": machine(), "params": common, "cells": {}}
-        for method in METHODS:
-            same = twin(shared, method)
-            if (shared / same / METRICS).exists():
-                others = [cell for cell in row["cells"].get(method, []) if cell["seed"] != told["seed"]]
-                cells = [*others, cell_of(method, same, told["seed"], shared)]
-                row["cells"][method] = sorted(cells, key=lambda cell: cell["seed"])
-        write_json(RESULTS, results | {name: row})
-
-
-def cell_of(method: str, same: str, seed: int, shared: Path) -> dict[str, Any]:
-    """Return what results/table2.json holds of a cell; `same` is the method whose model was trained for it."""
-    params = read_json(shared / method / PARAMS)
-    folders = (shared, pruned_folder(shared, params), shared / method)
-    return {
-        "seed": seed,
-        **read_json(shared / same / METRICS),
-        "rate": params["prune"]["rate"],
-        "keep": params["decompose"]["keep"],
-        "same_as": same if same != method else None,
-        "seconds": {key: value for folder in folders for key, value in read_json(folder / SECONDS).items()},
-    }
-
-
-def data_name(source: str) -> str:
-    """Return what results call the images of a data source."""
-    return {"cifar10": "CIFAR-10", "imagefolder": "CIFAR-10 (JPEG copy)"}.get(source, source)
 
 
 if __name__ == "__main__":
