@@ -38,9 +38,8 @@ def resampled_embedding(weight: Tensor, old: int, new: int) -> Tensor:
     become smaller, that in the least squares (PI-resize, arXiv:2212.08013, equation 4).
     """
     weight_DCP: Tensor = weight.double().unflatten(1, (old, old, -1)).permute(0, 3, 1, 2).flatten(2)
-    resize_PQ = _resized(torch.eye(old**2, dtype=torch.float64).unflatten(1, (old, old)), new, "bilinear").flatten(
-        1
-    )
+    pixels_PHW = torch.eye(old**2, dtype=torch.float64).unflatten(1, (old, old))
+    resize_PQ = _resized(pixels_PHW, new, "bilinear").flatten(1)
     made_DCQ: Tensor = weight_DCP @ torch.linalg.pinv(resize_PQ).T
     return made_DCQ.reshape(len(weight), -1, new, new).permute(0, 2, 3, 1).flatten(1).to(weight.dtype)
 
