@@ -97,35 +97,38 @@ def put(content: dict[str, Any], key: str, value: Any) -> None:
 
 def run_row(name: str, seed: int, options: argparse.Namespace) -> None:
     """Run what is missing of one row with one seed."""
-    folder, content, told = train_dense(name, seed, options)
+    folder, content = train_dense(name, seed, options)
     with FileLock(folder / LOCK):
         stage(folder, "sparsify", history_path("sparsify"))
         for method in METHODS:
             prepare_cell(name, method, content, folder)
     for method in METHODS:
         finish_cell(method, folder)
-        record(name, told, folder)
+        record(name, told(content), folder)
 
 
-def train_dense(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+def train_dense(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Train the dense model of a row, after that of the row with which it begins, unless that is done.
 
-    Return its folder, whose name changes with the parameters, what its params.yaml holds, and what results tell of
-    that, by dotted key.
+    Return its folder, whose name changes with the parameters, and what its params.yaml holds.
     """
     content = content_of(ROWS[name], seed, options)
     if ROWS[name].after:
         content["model"] = resampled(content["model"], train_before(name, seed, options))
-    params = flatten(params_from_text(json.dumps(content), PARAMS))
-    told = {key: value for key, value in params.items() if key not in NOT_TOLD}
-    digest = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(told(content), default=str).encode()).hexdigest()[:8]
     folder = options.work.resolve() / f"{name}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         start(folder, content)
         stage(folder, "fetch", DATASET)
         stage(folder, "baseline", history_path("baseline"))
-    return folder, content, told
+    return folder, content
+
+
+def told(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what results tell of the content of a row's params.yaml, by dotted key."""
+    params = flatten(params_from_text(json.dumps(content), PARAMS))
+    return {key: value for key, value in params.items() if key not in NOT_TOLD}
 
 
 def train_before(name: str, seed: int, options: argparse.Namespace) -> Path:
