@@ -114,7 +114,7 @@ def train_dense(name: str, seed: int, options: argparse.Namespace) -> tuple[Path
     """
     content = content_of(ROWS[name], seed, options)
     if ROWS[name].after:
-        content["model"] = resampled(content["model"], train_before(name, seed, options))
+        content["model"] = begun_with(content["model"], train_before(name, seed, options))
     digest = hashlib.sha256(json.dumps(told(content), default=str).encode()).hexdigest()[:8]
     folder = options.work.resolve() / f"{name}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def train_before(name: str, seed: int, options: argparse.Namespace) -> Path:
     return train_dense(ROWS[name].after, seed, argparse.Namespace(**vars(options) | {"set": of_model}))[0]
 
 
-def resampled(model: dict[str, Any], before: Path) -> dict[str, Any]:
+def begun_with(model: dict[str, Any], before: Path) -> dict[str, Any]:
     """Return a section `model` that begins with the dense model in `before`, for the patches of `model`."""
     return {
         "name": "pretrained",

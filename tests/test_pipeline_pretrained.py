@@ -181,11 +181,11 @@ def test_paths_start_at_the_root_and_a_file_of_weights_wins(module: Any, tmp_pat
     [
         (
             {"image_size": 16, "squash": True, "interpolation": "bilinear"},
-            "params.yaml: data.image_size: 16, data.resize: 16, data.squash: true, data.interpolation: bilinear, "
-            "but timm/trained was trained on images with data.image_size: 8, data.resize: 8, data.squash: false, "
+            "params.yaml: data.image_size: 16, data.squash: true, data.interpolation: bilinear, "
+            "but timm/trained was trained on images with data.image_size: 8, data.squash: false, "
             "data.interpolation: bicubic; model.patch_size, in pixels, resamples it for images of another size",
         ),
-        ({"resize": 9}, "params.yaml: data.resize: 9, but timm/trained was trained on images with data.resize: 8"),
+        ({"resize": 9}, "params.yaml: data.resize: 9, but timm/trained was trained on images with data.resize: 0"),
         (
             {"channels": 3},
             "model.source is timm/trained, for images of 1 channels, but those of the data have 3",

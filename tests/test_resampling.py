@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tests.models import random_images, random_model, small_spec, with_factors
 from tests.params import VIT, complaint, parse
 from vtp.checkpoint import save
+from vtp.data.dataset import Resizing
 from vtp.errors import UserError
 from vtp.models import Facts, Model, start
 from vtp.models.vit.module import filled
@@ -127,11 +128,11 @@ def test_a_run_begins_with_a_checkpoint_resampled_and_says_so(tmp_path: Path, ca
     images = random_images(SPEC)
     found = begun(tmp_path)
     assert torch.equal(found(images), model(images))
-    assert found.spec == replace(SPEC, patch_dropout=0.25)
+    assert found.spec == replace(SPEC, patch_dropout=0.25, resize=Resize(8, True, "bilinear"))
     assert capsys.readouterr().out == ""
     smaller = begun(tmp_path, replace(FACTS, image_size=16), patch_size=2)
     spec, state = resampled(SPEC, model.state_dict(), 16, 2)
-    assert smaller.spec == replace(spec, patch_dropout=0.25)
+    assert smaller.spec == replace(spec, patch_dropout=0.25, resize=Resize(16, True, "bilinear"))
     torch.testing.assert_close(smaller.state_dict(), state, rtol=0, atol=0)
     assert capsys.readouterr().out == (
         "vtp/dense.safetensors: resampled from patches of 4 pixels in images of 8 to patches of 2 pixels in "
@@ -168,6 +169,19 @@ def test_what_no_run_can_begin_with(spec: Any, facts: Facts, sentence: str, tmp_
     with pytest.raises(UserError) as caught:
         begun(tmp_path, facts)
     assert str(caught.value).endswith(sentence)
+
+
+def test_a_run_needs_images_made_as_those_of_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "dense.safetensors"
+    save(random_model(SPEC, 0, torch.float32), path, resizing=Resizing(8, 10, False, "bicubic"))
+    wanted = "data.resize: 10, data.squash: false, data.interpolation: bicubic"
+    with pytest.raises(UserError) as caught:
+        begun(tmp_path)
+    assert str(caught.value) == (
+        "params.yaml: data.resize: 0, data.squash: true, data.interpolation: bilinear, but vtp/dense.safetensors "
+        f"was trained on images with {wanted}"
+    )
+    begun(tmp_path, replace(FACTS, resize=10, squash=False, interpolation="bicubic"))
 
 
 def test_values_that_do_not_go_together() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.table2 import BUDGET, content_of, resampled
+from benchmarks.table2 import BUDGET, begun_with, content_of
 from benchmarks.table2_plot import plot_table2
 from benchmarks.table2_report import BEGIN, DOCUMENT, END, METHODS, PICTURE, RESULTS, ROWS, table2
 from tests.params import parse
@@ -66,7 +66,7 @@ def test_a_row_has_valid_parameters_and_columns_that_exist(name: str) -> None:
     content = content_of(ROWS[name], 3, options)
     if before := ROWS[name].after:
         assert ROWS[before].config == ROWS[name].config
-        content["model"] = resampled(content["model"], Path(f"{before}-0"))
+        content["model"] = begun_with(content["model"], Path(f"{before}-0"))
     params = parse(content)
     assert (params.seed, params.data.name, params.prune.rate) == (3, "imagefolder", 0.4)
     assert params.baseline.epochs == pytest.approx(

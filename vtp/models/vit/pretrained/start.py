@@ -59,9 +59,9 @@ def check_images(source: str, spec: ViTSpec, facts: Facts) -> None:
     wanted: dict[str, int | bool | str] = {"image_size": spec.image_size}
     found: dict[str, int | bool | str] = {"image_size": facts.image_size}
     if spec.resize is not None:
-        wanted |= {"resize": spec.resize.size, "squash": spec.resize.squash}
+        wanted |= {"resize": _resize(spec.resize.size, spec.image_size), "squash": spec.resize.squash}
         wanted |= {"interpolation": spec.resize.interpolation}
-        found |= {"resize": facts.resize or facts.image_size, "squash": facts.squash}
+        found |= {"resize": _resize(facts.resize, facts.image_size), "squash": facts.squash}
         found |= {"interpolation": facts.interpolation}
     wrong = [key for key in wanted if wanted[key] != found[key]]
     if wrong:
@@ -69,6 +69,11 @@ def check_images(source: str, spec: ViTSpec, facts: Facts) -> None:
             f"params.yaml: {_settings(found, wrong)}, but {source} was trained on images with "
             f"{_settings(wanted, wrong)}{RESAMPLING if 'image_size' in wrong else ''}"
         )
+
+
+def _resize(size: int, image_size: int) -> int:
+    """Return `data.resize` as params.yaml is to have it: 0 where nothing is left to crop."""
+    return 0 if size == image_size else size
 
 
 def _sizes(spec: ViTSpec) -> str:
