@@ -108,13 +108,16 @@ def run_row(name: str, seed: int, options: argparse.Namespace) -> None:
 
 
 def train_dense(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Train the dense model of a row, after that of the row with which it begins, unless that is done.
+    """Train the dense model of a row, after those that it begins with and learns from, unless that is done.
 
     Return its folder, whose name changes with the parameters, and what its params.yaml holds.
     """
-    content = content_of(ROWS[name], seed, options)
-    if ROWS[name].after:
-        content["model"] = begun_with(content["model"], train_before(name, seed, options))
+    row, content = ROWS[name], content_of(ROWS[name], seed, options)
+    if row.after:
+        before = train_before(row.after, seed, options, "machine.", "model.")
+        content["model"] = begun_with(content["model"], before)
+    if row.teacher:
+        content["baseline"]["teacher"] = beside(train_before(row.teacher, seed, options, "machine."))
     digest = hashlib.sha256(json.dumps(told(content), default=str).encode()).hexdigest()[:8]
     folder = options.work.resolve() / f"{name}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,17 +134,22 @@ def told(content: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in params.items() if key not in NOT_TOLD}
 
 
-def train_before(name: str, seed: int, options: argparse.Namespace) -> Path:
-    """Return the folder of the dense model with which a row begins; of `--set` it has the size of the model."""
-    of_model = [text for text in options.set if text.startswith("model.") and not text.startswith(OF_PATCHES)]
-    return train_dense(ROWS[name].after, seed, argparse.Namespace(**vars(options) | {"set": of_model}))[0]
+def train_before(name: str, seed: int, options: argparse.Namespace, *kept: str) -> Path:
+    """Return the folder of the dense model of a row that another needs; of `--set` it has the keys of `kept`."""
+    texts = [text for text in options.set if text.startswith(kept) and not text.startswith(OF_PATCHES)]
+    return train_dense(name, seed, argparse.Namespace(**vars(options) | {"set": texts}))[0]
+
+
+def beside(folder: Path) -> str:
+    """Return the path of the dense model in the folder of a row, from that of another."""
+    return f"../{folder.name}/{model_path('baseline')}"
 
 
 def begun_with(model: dict[str, Any], before: Path) -> dict[str, Any]:
     """Return a section `model` that begins with the dense model in `before`, for the patches of `model`."""
     return {
         "name": "pretrained",
-        "source": f"{OWN}/../{before.name}/{model_path('baseline')}",
+        "source": f"{OWN}/{beside(before)}",
         "weights": None,
         "patch_size": model["patch_size"],
         "patch_dropout": model["patch_dropout"],

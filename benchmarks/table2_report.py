@@ -38,6 +38,7 @@ class Row:
         changes: keys that have other values here.
         rate: of pruning where no factors follow: what it takes to meet the budget.
         after: the row with whose dense model its own begins, resampled for other patches; none where it is empty.
+        teacher: the row from whose dense model its own learns as well; none where it is empty.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Row:
     changes: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 0.52
     after: str = ""
+    teacher: str = ""
 
 
 def _paper(vtp: float, svd: float, qr: float, lu: float) -> dict[str, float]:
@@ -76,6 +78,7 @@ ROWS = {
             "finetune.learning_rate": 0.0004,  # not MUON's, and so at patch 4: what is cut much is trained more
         },
         after="patch4",
+        teacher="resnet18",
     ),
     "patch4": Row(
         "ViT, patch 4",

@@ -1,7 +1,7 @@
 """verify: run the pipeline anew from HEAD and compare what it writes with HEAD's dvc.lock.
 
 It runs in a temporary clone with an empty cache, so that every stage really runs. What is not committed takes no
-part, but the data at a relative `data.path`, which git rarely has: the clone gets a link to them. What the stage
+part, but the data and models at relative paths, which git rarely has: the clone gets links to them. What the stage
 `source` writes is not compared: times of files, which differ from one copy of the data to the next.
 """
 
@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.paths import LOCK, PARAMS, repository_root
+from stages.paths import LOCK, PARAMS, USERS_FILES, repository_root, users_path
 from stages.shared import run_stage
 from vtp.errors import UserError
-from vtp.params import flatten, load_params
 from vtp.yaml import read_yaml
 
 SHOWN = 20  # lines of output, when a stage fails
@@ -43,10 +42,9 @@ def make_clone(root: Path, clone: Path) -> None:
         raise UserError(f"verify: git cannot clone {root}: {' '.join(done.stderr.split())}")
     if not (clone / LOCK).is_file():
         raise UserError("verify: HEAD has no dvc.lock: dvc repro && git add -A && git commit -m run")
-    params = flatten(load_params(clone / PARAMS))
-    source = params.get("model.source") or ""
-    for path in (params["data.path"], params.get("model.weights"), source.partition("/")[2]):
-        if path and (root / path).exists() and not (clone / path).exists():
+    params = read_yaml((clone / PARAMS).read_text(encoding="utf-8"), PARAMS)
+    for path in filter(None, (users_path(params, key) for key in USERS_FILES)):
+        if (root / path).exists() and not (clone / path).exists():
             (clone / path).parent.mkdir(parents=True, exist_ok=True)
             (clone / path).symlink_to(root / path)
 

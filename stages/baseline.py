@@ -1,12 +1,18 @@
-"""baseline: train the dense model from its initialisation, or on from pretrained weights."""
+"""baseline: train the dense model from its initialisation or pretrained weights, alone or with a teacher."""
+
+from pathlib import Path
+
+import torch
 
 from stages.paths import DATASET, PARAMS, repository_root
-from stages.shared import load_data, run_stage, set_up
+from stages.shared import load_data, load_fitting, run_stage, set_up
 from stages.training import run_training
+from vtp.checkpoint import load_class_names
 from vtp.data.batches import normalisation
+from vtp.data.dataset import Dataset
 from vtp.errors import UserError
-from vtp.models import Facts, start
-from vtp.params import load_params
+from vtp.models import Facts, Model, start
+from vtp.params import Params, load_params
 from vtp.training.loop import Recipe
 
 
@@ -33,9 +39,30 @@ def main() -> None:
     )
     model = start(params.model, facts, params.seed, repository_root()).to(device)
     recipe = Recipe(
-        "baseline", params.seed, params.baseline.epochs, params.baseline.learning_rate, params.training
+        "baseline",
+        params.seed,
+        params.baseline.epochs,
+        params.baseline.learning_rate,
+        params.training,
+        distillation=params.baseline.distillation,
+        temperature=params.baseline.temperature,
     )
-    run_training(model, dataset, recipe)
+    run_training(model, dataset, recipe, load_teacher(params, dataset, device))
+
+
+def load_teacher(params: Params, dataset: Dataset, device: torch.device) -> Model | None:
+    """Return the model that the dense one learns from, if any.
+
+    Raises UserError, one sentence, if it cannot be read, or is for other images or classes than the data have.
+    """
+    if not params.baseline.teacher or not params.baseline.distillation:
+        return None
+    path = repository_root() / Path(params.baseline.teacher).expanduser()
+    teacher = load_fitting(path, dataset, device, "name another model in baseline.teacher")
+    for index, (found, wanted) in enumerate(zip(load_class_names(path), dataset.class_names, strict=True)):
+        if found != wanted:
+            raise UserError(f"{path}: its class {index} is {found!r}, but must be {wanted!r}, as in {DATASET}")
+    return teacher
 
 
 if __name__ == "__main__":

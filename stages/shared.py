@@ -39,13 +39,17 @@ def load_data(device: torch.device) -> Dataset:
 
 def load_model(stage: str, dataset: Dataset, device: torch.device) -> Model:
     """Return the model that `stage` wrote, on `device`; raise UserError if it was made for other data."""
-    model = load(model_path(stage)).to(device)
+    return load_fitting(model_path(stage), dataset, device, "run the stages before this one again (dvc repro)")
+
+
+def load_fitting(path: Path, dataset: Dataset, device: torch.device, advice: str) -> Model:
+    """Return the model at `path`, on `device`; raise UserError, with the advice, if it is for other data."""
+    model = load(path).to(device)
     made_for = (model.spec.channels, model.spec.image_size, model.spec.image_size, model.spec.classes)
     found = (*dataset.train.images.shape[1:], len(dataset.class_names))
     if made_for != found:
         raise UserError(
-            f"{model_path(stage)}: made for images of {_text(made_for)}, but {DATASET} has {_text(found)}; "
-            "run the stages before this one again (dvc repro)"
+            f"{path}: made for images of {_text(made_for)}, but {DATASET} has {_text(found)}; {advice}"
         )
     return model
 

@@ -131,15 +131,16 @@ def test_what_follows_is_as_for_a_model_of_our_own() -> None:
 
 
 @pytest.mark.usefixtures("module")
-def test_a_change_of_the_weights_or_of_the_folder_is_seen_apart_from_one_of_the_images(tmp_path: Path) -> None:
+def test_a_change_of_a_model_that_params_name_is_seen_apart_from_one_of_the_images(tmp_path: Path) -> None:
     shutil.copytree("trained", tmp_path / "trained")
-    (tmp_path / "params.yaml").write_text(yaml.dump(CONTENT | {"model": CONTENT["model"] | {"weights": "w.pth"}}))
+    other = {"model": CONTENT["model"] | {"weights": "w.pth"}, "baseline": {"teacher": "t.safetensors"}}
+    (tmp_path / "params.yaml").write_text(yaml.dump(CONTENT | other))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         seen = []
-        for change in (None, tmp_path / "w.pth", tmp_path / "trained" / "config.json"):
+        for change in (None, "w.pth", "trained/config.json", "t.safetensors"):
             if change:
-                change.write_bytes(b"other")
+                (tmp_path / change).write_bytes(b"other")
             import_module("stages.source").main()
             seen.append((SOURCE.read_text(), WEIGHTS.read_text()))
     assert len({source for source, _ in seen}) == 1

@@ -67,6 +67,7 @@ def test_a_row_has_valid_parameters_and_columns_that_exist(name: str) -> None:
     if before := ROWS[name].after:
         assert ROWS[before].config == ROWS[name].config
         content["model"] = begun_with(content["model"], Path(f"{before}-0"))
+    assert ROWS[name].teacher in ("", *ROWS)
     params = parse(content)
     assert (params.seed, params.data.name, params.prune.rate) == (3, "imagefolder", 0.4)
     assert params.baseline.epochs == pytest.approx(

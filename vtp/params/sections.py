@@ -17,6 +17,8 @@ METHOD_NAMES = ("none", *METHODS)
 SITES = tuple(dict.fromkeys(site for start in STARTS.values() for site in start.params.sites))
 ModelParams: Any = reduce(or_, (start.params for start in STARTS.values()))  # `name` tells them apart
 LearningRate = Annotated[float, Field(gt=0, le=10)]
+Distillation = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(gt=0, le=100)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -59,6 +61,11 @@ class BaselineParams:
 
     epochs: int = Field(ge=0, description="with 0 the model stays as it is, such as a pretrained one")
     learning_rate: LearningRate = Field(description="the peak, after warm-up")
+    teacher: str | None = Field(
+        description="a checkpoint to learn from, of any model for the same images and classes; empty: none"
+    )
+    distillation: Distillation = Field(description="weight of the teacher's soft targets; 0: off")
+    temperature: Temperature = Field(description="of the soft targets")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -132,8 +139,8 @@ class FinetuneParams:
 
     epochs: int = Field(ge=1)
     learning_rate: LearningRate
-    distillation: float = Field(ge=0, le=1, description="weight of the dense model's soft targets; 0: off")
-    temperature: float = Field(gt=0, le=100, description="of the soft targets")
+    distillation: Distillation = Field(description="weight of the dense model's soft targets; 0: off")
+    temperature: Temperature = Field(description="of the soft targets")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
