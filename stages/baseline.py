@@ -58,6 +58,8 @@ def load_teacher(params: Params, dataset: Dataset, device: torch.device) -> Mode
     if not params.baseline.teacher or not params.baseline.distillation:
         return None
     path = repository_root() / Path(params.baseline.teacher).expanduser()
+    if not path.is_file():
+        raise UserError(f"params.yaml: baseline.teacher is {params.baseline.teacher!r}, but {path} is no file")
     teacher = load_fitting(path, dataset, device, "name another model in baseline.teacher")
     for index, (found, wanted) in enumerate(zip(load_class_names(path), dataset.class_names, strict=True)):
         if found != wanted:

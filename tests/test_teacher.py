@@ -100,3 +100,9 @@ def test_a_teacher_of_other_classes_is_refused(
     with pytest.raises(UserError) as caught:
         found(tmp_path / "teacher", dataset(digits))
     assert str(caught.value) == f"{tmp_path / 'teacher'}: {sentence}"
+
+
+def test_a_teacher_that_is_not_there_is_a_sentence(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        found(tmp_path, dataset(digits))
+    assert str(caught.value) == f"params.yaml: baseline.teacher is '{tmp_path}', but {tmp_path} is no file"
