@@ -173,7 +173,7 @@ def test_bfloat16_trains_float32_weights_to_about_the_same_loss() -> None:
     assert losses["bfloat16"] != losses["float32"]
 
 
-def test_a_compiled_model_takes_the_steps_and_the_plain_one_gets_their_weights(
+def test_compiled_models_take_the_steps_and_the_plain_one_gets_their_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The compiler itself takes a minute; in its place is one that counts calls and changes nothing."""
@@ -184,10 +184,11 @@ def test_a_compiled_model_takes_the_steps_and_the_plain_one_gets_their_weights(
         return lambda images: calls.append(len(images)) or model(images)  # type: ignore[func-returns-value]
 
     monkeypatch.setattr(torch, "compile", compiled)
-    recipe = replace(RECIPE, epochs=2)
-    expected, _ = run(tiny(), recipe, tmp_path / "a")
-    found, _ = run(tiny(), replace(recipe, shared=replace(SHARED, compile=True)), tmp_path / "b")
-    assert calls == [16, 16, 8] * 2
+    recipe, teacher = replace(RECIPE, epochs=2, distillation=0.5), tiny(seed=9)
+    expected, _ = run(tiny(), recipe, tmp_path / "a", teacher=teacher)
+    recipe = replace(recipe, shared=replace(SHARED, compile=True))
+    found, _ = run(tiny(), recipe, tmp_path / "b", teacher=teacher)
+    assert calls == [16, 16, 16, 16, 8, 8] * 2  # student and teacher
     assert same(expected, found)
 
 

@@ -130,8 +130,7 @@ def train_epoch(
     steps = batch_count(len(training), shared.batch_size)
     order = batches(training, shared.batch_size, recipe.seed, epoch, augmentation(shared))
     mix = mixing(shared, model.spec.classes)
-    # Not for shapes of any size: which code runs would depend on what ran before, and the bytes with it.
-    student: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if shared.compile else model
+    student, taught_by = _compiled(model, shared), _compiled(teacher, shared) if teacher else None
     site_scores = list(scores(model).values()) if recipe.l1 else []
     losses = []
     for step, (images, labels) in enumerate(order):
@@ -139,7 +138,7 @@ def train_epoch(
             group["lr"] = learning_rate(recipe, epoch + (step + 0.5) / steps)
         mixed, targets = mix(images, labels)
         with autocast(images.device, shared.precision):
-            loss = loss_of(student, mixed, targets, recipe, teacher)
+            loss = loss_of(student, mixed, targets, recipe, taught_by)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), shared.gradient_clip)
@@ -155,8 +154,17 @@ def train_epoch(
     return _mean_finite(torch.stack(losses).tolist(), recipe, epoch)
 
 
+def _compiled(model: Model, shared: TrainingParams) -> Callable[[Tensor], Tensor]:
+    # Not for shapes of any size: which code runs would depend on what ran before, and the bytes with it.
+    return torch.compile(model, dynamic=False) if shared.compile else model
+
+
 def loss_of(
-    model: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, recipe: Recipe, teacher: Model | None
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    targets: Tensor,
+    recipe: Recipe,
+    teacher: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     """Return the smoothed cross entropy, mixed with the teacher's soft targets where there is a teacher.
 
