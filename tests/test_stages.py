@@ -44,7 +44,7 @@ def hashes(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_change_reruns_what_it_touches(tiny: Path) -> None:
-    change(tiny, "temperature: 2.0", "temperature: 3.0")
+    change(tiny, "learning_rate: 0.0005", "learning_rate: 0.0004")
     assert stages_run(run(tiny, "dvc", "repro").stdout) == ["finetune", "evaluate", "export", "report"]
     change(tiny, "rate: 0.3 ", "rate: 0.4 ")
     ran = stages_run(run(tiny, "dvc", "repro").stdout)
@@ -59,13 +59,13 @@ def test_a_change_reruns_what_it_touches(tiny: Path) -> None:
 def test_a_mistake_under_dvc_is_one_sentence_and_loses_no_output(tiny: Path) -> None:
     before = hashes(tiny)
     params = (tiny / "params.yaml").read_text()
-    change(tiny, "temperature: 3.0", "temperature: -1")
+    change(tiny, "learning_rate: 0.0004", "learning_rate: -1")
     done = run(tiny, "dvc", "repro", check=False)
     (tiny / "params.yaml").write_text(params)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert errors == [
-        "error: params.yaml: finetune.temperature is -1, but must be a number above 0 and at most 100"
+        "error: params.yaml: finetune.learning_rate is -1, but must be a number above 0 and at most 10"
     ]
     assert "Traceback" not in done.stderr + done.stdout
     assert hashes(tiny) == before
@@ -74,20 +74,20 @@ def test_a_mistake_under_dvc_is_one_sentence_and_loses_no_output(tiny: Path) -> 
 
 def test_a_mistake_found_by_evaluate_loses_no_metrics(tiny: Path) -> None:
     before = hashes(tiny)
-    change(tiny, "temperature: 3.0", "temperature: -1")
+    change(tiny, "learning_rate: 0.0004", "learning_rate: -1")
     done = run(tiny, "dvc", "repro", "--single-item", "--force", "evaluate", check=False)
-    change(tiny, "temperature: -1", "temperature: 3.0")
-    assert "error: params.yaml: finetune.temperature is -1" in done.stderr
+    change(tiny, "learning_rate: -1", "learning_rate: 0.0004")
+    assert "error: params.yaml: finetune.learning_rate is -1" in done.stderr
     assert hashes(tiny) == before
     assert stages_run(run(tiny, "dvc", "repro").stdout) == []
 
 
 def test_a_mistake_under_dvc_of_another_folder_loses_no_output(tiny: Path) -> None:
     before = hashes(tiny)
-    change(tiny, "temperature: 3.0", "temperature: -1")
+    change(tiny, "learning_rate: 0.0004", "learning_rate: -1")
     done = run(tiny / "docs", "dvc", "repro", "--single-item", "--force", "../dvc.yaml:finetune", check=False)
-    change(tiny, "temperature: -1", "temperature: 3.0")
-    assert "error: params.yaml: finetune.temperature is -1" in done.stderr
+    change(tiny, "learning_rate: -1", "learning_rate: 0.0004")
+    assert "error: params.yaml: finetune.learning_rate is -1" in done.stderr
     assert hashes(tiny) == before
 
 
