@@ -1,6 +1,5 @@
 """baseline: train the dense model from its initialisation or pretrained weights, alone or with a teacher."""
 
-from pathlib import Path
 
 import torch
 
@@ -11,6 +10,7 @@ from vtp.checkpoint import load_class_names
 from vtp.data.batches import normalisation
 from vtp.data.dataset import Dataset
 from vtp.errors import UserError
+from vtp.files import users_file
 from vtp.models import Facts, Model, start
 from vtp.params import Params, load_params
 from vtp.training.loop import Recipe
@@ -57,7 +57,7 @@ def load_teacher(params: Params, dataset: Dataset, device: torch.device) -> Mode
     """
     if not params.baseline.teacher or not params.baseline.distillation:
         return None
-    path = repository_root() / Path(params.baseline.teacher).expanduser()
+    path = users_file("baseline.teacher", params.baseline.teacher, repository_root())
     if not path.is_file():
         raise UserError(f"params.yaml: baseline.teacher is {params.baseline.teacher!r}, but {path} is no file")
     teacher = load_fitting(path, dataset, device, "name another model in baseline.teacher")

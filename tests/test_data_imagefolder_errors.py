@@ -151,9 +151,15 @@ def test_bad_directory(images: Path, spoil: Callable[[Path], str]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["~nobody-of-that-name/x.zip", "x" * 300])
-def test_path_that_cannot_be_one(path: str) -> None:
-    with pytest.raises(UserError, match=r"^params.yaml: data.path is '.*', which cannot be read \(.+\)$"):
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("~nobody-of-that-name/x.zip", "names '.*', but there is no such user"),
+        ("x" * 300, r"is '.*', which cannot be read \(.+\)"),
+    ],
+)
+def test_path_that_cannot_be_one(path: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"^params.yaml: data.path {words}$"):
         fetch_imagefolder(replace(PARAMS, path=path), 0, Path("/"))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from vtp.errors import UserError
-from vtp.files import existing, read_json, replacing, walk, write_json, write_text
+from vtp.files import existing, read_json, replacing, users_file, walk, write_json, write_text
 from vtp.fingerprint import fingerprint
 
 PLAIN = st.recursive(
@@ -102,6 +102,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
                 read(path)
     write_json(tmp_path / "there.json", math.pi)
     assert existing(tmp_path / "there.json") == tmp_path / "there.json"
+
+
+def test_a_users_path_begins_at_the_repository_or_at_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for path, whole in {"a/b": "/root/a/b", "../b": "/root/../b", "/a": "/a", "~/a": "/home/me/a"}.items():
+        assert users_file("data.path", path, Path("/root")) == Path(whole)
 
 
 def test_a_walk_follows_links_but_in_no_circle(tmp_path: Path) -> None:

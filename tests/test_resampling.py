@@ -184,6 +184,19 @@ def test_a_run_needs_images_made_as_those_of_its_checkpoint(tmp_path: Path) -> N
     begun(tmp_path, replace(FACTS, resize=10, squash=False, interpolation="bicubic"))
 
 
+@pytest.mark.parametrize(
+    ("key", "model"),
+    [
+        ("model.source", {"source": "vtp/~nobody-of-that-name/x"}),
+        ("model.weights", {"source": "timm/deit_tiny_patch16_224", "weights": "~nobody-of-that-name/x"}),
+    ],
+)
+def test_a_path_of_a_user_that_is_not_there_is_a_sentence(key: str, model: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        begun(tmp_path, **model)
+    assert str(caught.value) == f"params.yaml: {key} names '~nobody-of-that-name/x', but there is no such user"
+
+
 def test_values_that_do_not_go_together() -> None:
     assert complaint(CONTENT | {"model": CONTENT["model"] | {"weights": "w.pth"}}) == (
         "params.yaml: model.weights is 'w.pth', but must be empty where model.source is a checkpoint, which has "

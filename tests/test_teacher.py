@@ -103,6 +103,10 @@ def test_a_teacher_of_other_classes_is_refused(
 
 
 def test_a_teacher_that_is_not_there_is_a_sentence(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        found(tmp_path, dataset(digits))
-    assert str(caught.value) == f"params.yaml: baseline.teacher is '{tmp_path}', but {tmp_path} is no file"
+    for path, words in {
+        tmp_path: f"is '{tmp_path}', but {tmp_path} is no file",
+        Path("~nobody-of-that-name/x"): "names '~nobody-of-that-name/x', but there is no such user",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            found(path, dataset(digits))
+        assert str(caught.value) == f"params.yaml: baseline.teacher {words}"

@@ -11,6 +11,17 @@ from typing import Any
 from vtp.errors import UserError
 
 
+def users_file(key: str, path: str, root: Path) -> Path:
+    """Return the path that a key of params.yaml names, which begins at `root` unless it is absolute or has a `~`.
+
+    Raises UserError if it begins with `~NAME` and there is no user of that name.
+    """
+    try:
+        return root / Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"params.yaml: {key} names {path!r}, but there is no such user") from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` at the end, or remove it after an exception."""

@@ -10,18 +10,18 @@ from torch.nn import functional
 from vtp.data.dataset import Resizing, Split
 from vtp.data.params import ImageParams
 from vtp.errors import UserError
+from vtp.files import users_file
 
 
 def local_path(path: str, root: Path) -> Path:
     """Return `data.path`, relative to the repository root; raise UserError if nothing is there."""
+    resolved = users_file("data.path", path, root)
     try:
-        resolved = root / Path(path).expanduser()
         resolved.stat()
     except FileNotFoundError as error:
         raise UserError(f"params.yaml: data.path is {path!r}, but {resolved} does not exist") from error
-    except (OSError, RuntimeError) as error:  # the latter: no such user
-        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise UserError(f"params.yaml: data.path is {path!r}, which cannot be read ({reason})") from error
+    except OSError as error:
+        raise UserError(f"params.yaml: data.path is {path!r}, which cannot be read ({error.strerror})") from error
     return resolved
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vtp.errors import UserError
+from vtp.files import users_file
 from vtp.models.base import Model
 from vtp.models.family import Facts, Start
 from vtp.models.vit.module import filled
@@ -25,7 +26,7 @@ def pretrained(params: PretrainedParams, facts: Facts, seed: int, root: Path) ->
     Raises UserError, one sentence, if the source or its weights cannot be had, or if the images were not made as
     those that the source was trained on: it names keys of the section `data` and their values.
     """
-    weights = None if params.weights is None else root / Path(params.weights).expanduser()
+    weights = None if params.weights is None else users_file("model.weights", params.weights, root)
     model = load_source(source_below(root, params.source), weights, facts.classes).float()
     spec, state = model.spec, model.state_dict()
     assert isinstance(spec, ViTSpec)
@@ -45,7 +46,7 @@ def pretrained(params: PretrainedParams, facts: Facts, seed: int, root: Path) ->
 def source_below(root: Path, source: str) -> str:
     """Return `source` with the whole path where it names a file or folder, relative to `root`, and not a model."""
     library, _, name = source.partition("/")
-    path = root / Path(name).expanduser()
+    path = users_file("model.source", name, root)
     return f"{library}/{path}" if library == OWN or path.is_dir() else source
 
 
