@@ -96,6 +96,7 @@ ROWS = {
             "finetune.epochs": 2,
             "finetune.learning_rate": 0.0004,
         },
+        teacher="resnet18",
     ),
     "patch8": Row("ViT, patch 8", "cifar10-small", _paper(30, 53.2, 53.5, 52.3), MUON),
     "resnet18": Row(
