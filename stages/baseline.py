@@ -1,6 +1,5 @@
 """baseline: train the dense model from its initialisation or pretrained weights, alone or with a teacher."""
 
-
 import torch
 
 from stages.paths import DATASET, PARAMS, repository_root
