@@ -42,7 +42,7 @@ predict: setup                                    ## the class of each image: ma
 demo: .venv/demo                                  ## the dense and the compressed model beside each other, in a browser
 	python -m commands.demo
 
-bench: setup                                      ## the benchmarks, each a table
+bench: repro                                      ## the benchmarks of the default run, each a table
 	python -m benchmarks.table1 && python -m benchmarks.decompositions && python -m benchmarks.pruning && \
 	python -m benchmarks.methods
 

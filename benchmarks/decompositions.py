@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.timing import machine
 from benchmarks.untrained_models import spec_of
+from stages.shared import run_stage
 from vtp.decompositions import METHODS, NotDecomposable, decompose, decompose_all
 from vtp.models import build, factorisable
 from vtp.params import load_params
@@ -140,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from benchmarks.latency import BATCHES, inference_form
 from benchmarks.timing import Run, conditions, medians
 from benchmarks.untrained_models import pixels, spec_of, untrained
+from stages.shared import run_stage
 from vtp.models import Model
 from vtp.models.vit.params import ViTParams
 from vtp.models.vit.spec import BlockSpec, HeadSpec, ViTSpec
@@ -80,4 +81,4 @@ def with_fused_attention(run: Run) -> Run:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

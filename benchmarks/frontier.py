@@ -3,7 +3,8 @@
     python -m benchmarks.frontier [--seeds COUNT]       # models trained with so many seeds (default: 5)
     python -m benchmarks.frontier --checkpoint PATH     # one model, such as out/baseline/model.safetensors
 
-in a folder with params.yaml and what `dvc repro fetch` writes, after `pip install torch-pruning==1.6.1`.
+in a folder with params.yaml and what `dvc repro fetch` writes, after `make tested`, which brings timm, and
+`pip install torch-pruning==1.6.1`.
 
 Every model has the parameters of one that keeps that fraction of the weights of the blocks' layers, within 1 %: a
 method that gives more or fewer is asked again for so many fewer or more. Divergence is the mean KL divergence
@@ -37,6 +38,7 @@ from benchmarks.torch_pruning_rival import torch_pruning
 from benchmarks.trained_models import Given, fitted, held_out, spread, trained
 from benchmarks.untrained_models import pixels
 from stages.paths import DATASET, PARAMS
+from stages.shared import run_stage
 from vtp.checkpoint import load
 from vtp.cost import macs, parameters
 from vtp.data.dataset import Split, load_dataset
@@ -177,4 +179,4 @@ def hits(model: Model, split: Split) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

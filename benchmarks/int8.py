@@ -24,12 +24,14 @@ from benchmarks.latency import BATCHES
 from benchmarks.timing import machine, medians
 from benchmarks.untrained_models import factorised, pixels, spec_of, untrained
 from stages.paths import DATASET
+from stages.shared import run_stage
 from vtp.calibration.watching import calibration_images
 from vtp.data.dataset import Split, load_dataset
-from vtp.export import BATCH, INPUT, OUTPUT, onnx_session, run_onnx, traced, write_onnx
+from vtp.export import INPUT, OUTPUT, onnx_session, run_onnx, traced, write_onnx
 from vtp.params import load_params
 from vtp.report import markdown_table, percent
 
+BATCH = 250  # images at once, of those that are not timed
 EXPORTED = Path("out/export/model.onnx")
 IMAGES = 1024  # for calibration
 KEEP = 0.5
@@ -103,7 +105,7 @@ def quantised(path: Path, images: Tensor, folder: Path) -> dict[str, Path]:
 
 def accuracy(path: Path, split: Split) -> float:
     """Return the fraction of the images that the model at `path` gives their labels."""
-    return float((run_onnx(path, split.images).argmax(1) == split.labels).float().mean())
+    return float((run_onnx(path, split.images.split(BATCH)).argmax(1) == split.labels).float().mean())
 
 
 def _run(session: Any) -> Any:
@@ -111,4 +113,4 @@ def _run(session: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.timing import Run, conditions, medians
 from benchmarks.untrained_models import factorised, pixels, spec_of, untrained
+from stages.shared import run_stage
 from vtp.cost import macs
 from vtp.export import INPUT, OUTPUT, onnx_session, traced, write_onnx
 from vtp.inference import for_inference
@@ -92,4 +93,4 @@ WAYS: dict[str, Callable[[Model], Run]] = {
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

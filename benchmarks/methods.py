@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.timing import machine
 from stages.paths import DATASET, PARAMS, model_path
+from stages.shared import run_stage
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
@@ -71,4 +72,4 @@ def setting(params: DecomposeParams, keep: float, metric: str, allocation: str) 
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

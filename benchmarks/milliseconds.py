@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.timing import machine
 from benchmarks.trained_models import measured as lost
 from stages.paths import DATASET, PARAMS
+from stages.shared import run_stage
 from vtp.budget import Budget
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images
@@ -116,4 +117,4 @@ def part(small: Model, dense: Model, batch: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -1,7 +1,7 @@
 """What each move of compressing brings, without any training after it.
 
     python -m benchmarks.moves [--seeds COUNT]       # models trained with so many seeds (default: 5)
-    python -m benchmarks.moves --timm                # the same, of models that timm builds
+    python -m benchmarks.moves --timm                # of models that timm builds, after `make tested`
     python -m benchmarks.moves --checkpoint PATH …   # these models, such as out/baseline/model.safetensors
     python -m benchmarks.moves --keeps 0.33 0.2      # other budgets than five
     python -m benchmarks.moves --recover 2000 --unlabelled 45000   # a longer recovery, of more images
@@ -28,6 +28,7 @@ from torch import Tensor
 from benchmarks.timing import machine
 from benchmarks.trained_models import baseline, built_by_timm, held_out, measured, spread, trained
 from stages.paths import DATASET, PARAMS
+from stages.shared import run_stage
 from vtp.budget import Budget
 from vtp.calibration.moments import Moments, moments
 from vtp.calibration.watching import calibration_images
@@ -183,4 +184,4 @@ def interval(values: list[float], others: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

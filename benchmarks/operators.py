@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.latency import KEEPS
 from benchmarks.timing import conditions
 from benchmarks.untrained_models import factorised, pixels, spec_of, untrained
+from stages.shared import run_stage
 from vtp.cost import macs
 from vtp.export import INPUT, traced, write_onnx
 from vtp.files import read_json
@@ -84,4 +85,4 @@ def milliseconds(spec: ModelSpec, images: Tensor) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -22,6 +22,7 @@ from benchmarks.timing import machine
 from stages.finetune import recipe_of
 from stages.paths import DATASET, PARAMS, model_path
 from stages.progress import shown
+from stages.shared import run_stage
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
 from vtp.cost import macs, parameters
@@ -146,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.timing import machine
 from stages.paths import DATASET, PARAMS, model_path
+from stages.shared import run_stage
 from vtp.calibration.moments import moments
 from vtp.calibration.watching import calibration_images
 from vtp.checkpoint import load
@@ -155,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -1,6 +1,6 @@
 """The paper's Table 2, measured: runs each cell that is missing, then writes table and picture of docs/results.md.
 
-    python -m benchmarks.table2 patch8 resnet18 --data ARCHIVE --work FOLDER [--seeds 0 1 2] [--set model.width=64]
+    python -m benchmarks.table2 resnet18 --data ARCHIVE --work FOLDER [--seeds 0 1 2] [--set model.width=64]
     python -m benchmarks.table2                 # runs nothing: the table anew from results/table2.json
 
 A row is one size of model and one budget, at most half of the dense model's parameters, the same for every method.
@@ -24,30 +24,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from benchmarks.table2_params import asked, begun_with, beside, content_of, put, told
 from benchmarks.table2_plot import plot_table2
 from benchmarks.table2_record import LOCK, SECONDS, pruned_folder, record, twin
-from benchmarks.table2_report import METHODS, PICTURE, RESULTS, ROOT, ROWS, Row, write_document
+from benchmarks.table2_report import METHODS, PICTURE, RESULTS, ROOT, ROWS, write_document
 from stages.paths import DATASET, METRICS, MOMENTS, PARAMS, history_path, model_path
+from stages.shared import run_stage
 from vtp.checkpoint import load, load_spec
 from vtp.cost import parameters
 from vtp.files import read_json, write_json, write_text
 from vtp.instructions import PORTABLE
 from vtp.models import factorisable
-from vtp.models.vit.pretrained.params import OWN
-from vtp.params import flatten, params_from_text
-from vtp.yaml import read_yaml
 
 BUDGET = 0.5  # of the dense model's parameters
 MADE_ONCE = (DATASET, model_path("baseline").parent, model_path("sparsify").parent)  # in a row, whatever the cell
 MINUTE = 60.0  # seconds: a go that is killed has told at most that much too little
-NOT_TOLD = (
-    "methods",
-    "decomp",
-    "data.path",
-    "machine.device",
-    "machine.threads",
-    "decompose.keep",
-)  # each cell has its own, or none has; the number of threads may change between two goes
 OF_PATCHES = ("model.patch_size=", "model.patch_dropout=")  # which a row has whatever it begins with
 NOT_FACTORISED = ("none", "evd")  # EVD is of square matrices, and a pruned model has none
 
@@ -61,38 +52,19 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path(".vtp/table2"), help="folder for all that is made")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=float, default=1.0, help="factor of all numbers of epochs")
+    parser.add_argument("--epochs", type=float, default=1.0, help="factor of the numbers of epochs")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other values of parameters")
     options = parser.parse_args()
     if not set(options.rows) <= set(ROWS):
         parser.error(f"rows are {', '.join(ROWS)}")
     os.nice(19)
     for name in options.rows:
+        told(content_of(ROWS[name], 0, options))  # refuses what `--set` may not say before hours have gone
+    for name in options.rows:
         for seed in options.seeds:
             run_row(name, seed, options)
     write_document()
     plot_table2(read_json(RESULTS), PICTURE)
-
-
-def content_of(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what params.yaml of a row holds, as plain data."""
-    path = ROOT / "configs" / f"{row.config}.yaml"
-    content: dict[str, Any] = read_yaml(path.read_text(encoding="utf-8"), path)
-    changes = {"seed": seed, "machine.threads": 1, "training.compile": True, **row.changes}
-    if options.data:
-        changes |= {"data.name": "imagefolder", "data.path": str(options.data.resolve())}
-    changes |= {key: read_yaml(value, path) for key, _, value in (text.partition("=") for text in options.set)}
-    for key, value in changes.items():
-        put(content, key, value)
-    for stage in ("baseline", "sparsify", "finetune"):
-        content[stage]["epochs"] = max(1, round(content[stage]["epochs"] * options.epochs))
-    return content
-
-
-def put(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set `section.key` of the content of params.yaml."""
-    section, _, name = key.rpartition(".")
-    (content[section] if section else content)[name] = value
 
 
 def run_row(name: str, seed: int, options: argparse.Namespace) -> None:
@@ -104,22 +76,22 @@ def run_row(name: str, seed: int, options: argparse.Namespace) -> None:
             prepare_cell(name, method, content, folder)
     for method in METHODS:
         finish_cell(method, folder)
-        record(name, told(content), folder)
+        record(name, told(content), seed, folder)
 
 
 def train_dense(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Train the dense model of a row, after those that it begins with and learns from, unless that is done.
 
-    Return its folder, whose name changes with the parameters, and what its params.yaml holds.
+    Return its folder, whose name has a digest of the parameters and the seed, and what its params.yaml holds.
     """
     row, content = ROWS[name], content_of(ROWS[name], seed, options)
     if row.after:
         before = train_before(row.after, seed, options, "machine.", "model.")
         content["model"] = begun_with(content["model"], before)
-    if row.teacher:
+    if row.teacher and "baseline.teacher" not in asked(options):
         content["baseline"]["teacher"] = beside(train_before(row.teacher, seed, options, "machine."))
     digest = hashlib.sha256(json.dumps(told(content), default=str).encode()).hexdigest()[:8]
-    folder = options.work.resolve() / f"{name}-{digest}"
+    folder = options.work.resolve() / f"{name}-{digest}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         start(folder, content)
@@ -128,32 +100,10 @@ def train_dense(name: str, seed: int, options: argparse.Namespace) -> tuple[Path
     return folder, content
 
 
-def told(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what results tell of the content of a row's params.yaml, by dotted key."""
-    params = flatten(params_from_text(json.dumps(content), PARAMS))
-    return {key: value for key, value in params.items() if key not in NOT_TOLD}
-
-
 def train_before(name: str, seed: int, options: argparse.Namespace, *kept: str) -> Path:
     """Return the folder of the dense model of a row that another needs; of `--set` it has the keys of `kept`."""
     texts = [text for text in options.set if text.startswith(kept) and not text.startswith(OF_PATCHES)]
     return train_dense(name, seed, argparse.Namespace(**vars(options) | {"set": texts}))[0]
-
-
-def beside(folder: Path) -> str:
-    """Return the path of the dense model in the folder of a row, from that of another."""
-    return f"../{folder.name}/{model_path('baseline')}"
-
-
-def begun_with(model: dict[str, Any], before: Path) -> dict[str, Any]:
-    """Return a section `model` that begins with the dense model in `before`, for the patches of `model`."""
-    return {
-        "name": "pretrained",
-        "source": f"{OWN}/{beside(before)}",
-        "weights": None,
-        "patch_size": model["patch_size"],
-        "patch_dropout": model["patch_dropout"],
-    }
 
 
 def prepare_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> None:
@@ -200,6 +150,8 @@ def finish_cell(method: str, shared: Path) -> None:
         return
     try:
         with FileLock(folder / LOCK, timeout=0):
+            own, today = read_json(folder / PARAMS), read_json(shared / PARAMS)
+            start(folder, own | {key: today[key] for key in ("data", "machine")})
             stage(folder, "finetune", history_path("finetune"))
             stage(folder, "evaluate", METRICS)
     except Timeout:
@@ -241,4 +193,4 @@ def keep_within_budget(folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -16,9 +16,9 @@ SECONDS = "seconds.json"  # of the stages that ran in a folder
 LOCK = ".lock"  # of a folder that a call works in
 
 
-def record(name: str, told: dict[str, Any], shared: Path) -> None:
-    """Put the cells that are done into results/table2.json; runs with other parameters, but for the seed, go."""
-    common = json.loads(json.dumps({key: value for key, value in told.items() if key != "seed"}))
+def record(name: str, told: dict[str, Any], seed: int, shared: Path) -> None:
+    """Put the cells of a seed that are done into results/table2.json; runs with other parameters go."""
+    common = json.loads(json.dumps(told))
     with FileLock(shared.parent / LOCK):
         results = read_json(RESULTS) if RESULTS.exists() else {}
         row = results.get(name)
@@ -27,8 +27,8 @@ def record(name: str, told: dict[str, Any], shared: Path) -> None:
         for method in METHODS:
             same = twin(shared, method)
             if (shared / same / METRICS).exists():
-                others = [cell for cell in row["cells"].get(method, []) if cell["seed"] != told["seed"]]
-                cells = [*others, cell_of(method, same, told["seed"], shared)]
+                others = [cell for cell in row["cells"].get(method, []) if cell["seed"] != seed]
+                cells = [*others, cell_of(method, same, seed, shared)]
                 row["cells"][method] = sorted(cells, key=lambda cell: cell["seed"])
         write_json(RESULTS, results | {name: row})
 

@@ -137,7 +137,7 @@ def table2(results: Mapping[str, Any]) -> str:
 
 def _lines(row: Row, cells: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, ...]]:
     """Return the lines of one model; `cells` are method -> the runs of each seed."""
-    dense = next(iter(cells.values()))
+    dense = max(cells.values(), key=len)
 
     def line(name: str, of_dense: str, key: str, text: Callable[[list[float]], str]) -> tuple[str, ...]:
         found = [[run[key] for run in cells.get(method, ())] for method in METHODS]
@@ -156,7 +156,9 @@ def _lines(row: Row, cells: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[t
         line("parameters", "parameters_dense", "parameters", lambda values: f"{statistics.mean(values):,.0f}"),
         line("MACs, M", "macs_dense", "macs", lambda values: f"{statistics.mean(values) / 1e6:.1f}"),
     ]
-    return [(f"{row.title}, n = {len(dense)}", *lines[0][1:]), *lines[1:]]
+    fewest, most = (size(map(len, cells.values())) for size in (min, max))
+    seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return [(f"{row.title}, n = {seeds}", *lines[0][1:]), *lines[1:]]
 
 
 def percents(fractions: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ import torch
 from benchmarks.latency import BATCHES
 from benchmarks.timing import conditions
 from benchmarks.untrained_models import pixels, spec_of, untrained
+from stages.shared import run_stage
 from vtp.calibration.moments import moments
 from vtp.inference.times import measured, milliseconds
 from vtp.lowrank import factorise
@@ -52,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

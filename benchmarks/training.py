@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import conditions
 from benchmarks.untrained_models import pixels, spec_of, untrained
+from stages.shared import run_stage
 from vtp.models.vit.params import ViTParams
 from vtp.params import Params, load_params
 from vtp.report import markdown_table
@@ -140,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

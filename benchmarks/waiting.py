@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.timing import conditions
 from benchmarks.training import random_batch, training_step
+from stages.shared import run_stage
 from vtp.params import load_params
 from vtp.report import markdown_table
 
@@ -81,4 +82,4 @@ def images_per_second(seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -20,7 +20,7 @@ from vtp.tracking import Experiment, publish
 
 
 def main() -> None:
-    """Run what is missing, publish everything, print the table."""
+    """Run what is missing, print the table, publish everything."""
     params, root = load_params(PARAMS), repository_root()
     if changed := params_changed(root):
         print(
@@ -38,12 +38,12 @@ def main() -> None:
             _run(method, root)
         experiments, left_out = collect(root)
         present = comparable(experiments, params, code)
-    publish(experiments, root)
     for method in params.methods:
         if method not in present:
             reasons = "".join(f"; {name} was left out: {reason}" for name, reason in left_out.items())
             raise UserError(f"compare: method {method} has run, but its experiment cannot be found{reasons}")
-    print(table([present[method] for method in params.methods]), end="")
+    print(table([present[method] for method in params.methods]), end="", flush=True)
+    publish(experiments, root)
 
 
 def comparable(experiments: Sequence[Experiment], params: Params, code: Code) -> dict[str, Experiment]:

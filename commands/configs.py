@@ -1,7 +1,8 @@
 """configs: write params.yaml and configs/*.yaml anew, each key with unit and range, in the form that DVC writes.
 
-Run it after a parameter was added or given other words. Values stay; a key that is new gets the value that the
-command line names, in every file, or, where it is one of `model`, in those of models that have it:
+Run it after a parameter was added or given other words. Values stay, those of params.yaml too; a key that is new
+gets the value that the command line names, in every file, or, where it is one of `model`, in those of models that
+have it:
 
     python -m commands.configs training.flip=false
 """
@@ -22,7 +23,6 @@ from vtp.models import STARTS
 from vtp.params import Params
 from vtp.yaml import read_yaml
 
-DEFAULT = Path("configs/digits.yaml")
 COLUMN = 30  # where comments begin
 WIDTH = 115
 
@@ -31,7 +31,7 @@ def main() -> None:
     """Rewrite every file; raise UserError, and write none, if a key or value does not fit."""
     given = {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
     rewritten = {}
-    for path in sorted(Path("configs").glob("*.yaml")):
+    for path in (*sorted(Path("configs").glob("*.yaml")), PARAMS):
         text = path.read_text(encoding="utf-8")
         content = read_yaml(text, path)
         for key, value in given.items():
@@ -41,7 +41,6 @@ def main() -> None:
         rewritten[path] = header(text) + body(checked(Params, content, path.name))
     for path, text in rewritten.items():
         write_text(path, text)
-    write_text(PARAMS, rewritten[DEFAULT])
 
 
 def _models_with(key: str) -> set[str]:

@@ -18,6 +18,7 @@ from vtp.export import (
     write_program,
 )
 from vtp.files import write_json
+from vtp.models import in_batches
 from vtp.params import load_params
 
 FOLDER = Path("out/export")
@@ -29,13 +30,14 @@ def main() -> None:
     cpu = torch.device("cpu")
     dataset = load_data(cpu)
     model, images = load_model("finetune", dataset, cpu), dataset.test.images
+    batches = in_batches(images, model.spec)
     onnx, program_path = FOLDER / "model.onnx", FOLDER / "model.pt2"
     program = traced(model)
     write_program(program, dataset.class_names, program_path)
     write_onnx(program, dataset.class_names, onnx)
     differences = (
-        check(onnx, run_onnx(onnx, images), model, images),
-        check(program_path, run_program(program_path, images), model, images),
+        check(onnx, run_onnx(onnx, batches), model, batches),
+        check(program_path, run_program(program_path, batches), model, batches),
     )
     write_examples(dataset.test, FOLDER / "examples")
     parameters = sum(weight.numel() for weight in model.parameters())

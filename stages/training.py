@@ -1,6 +1,7 @@
 """What baseline, sparsify and finetune share: the state of unfinished runs, its lock, and what is written."""
 
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from stages.timings import note_training
 from vtp.checkpoint import save
 from vtp.data.dataset import Dataset
 from vtp.files import write_json
+from vtp.instructions import PORTABLE
 from vtp.models import Model
 from vtp.sealed import digest
 from vtp.training.loop import Recipe, train
 
+ROOT = Path(__file__).resolve().parents[1]
 STATE, LOCK = "state.safetensors", "lock"  # in the folder of an unfinished run
 # What decides how a run goes on; `dvc.yaml` names the same rooms.
 CODE = (
@@ -28,6 +31,7 @@ CODE = (
     "vtp/data/batches.py",
     "vtp/measure.py",
     "vtp/models",
+    "vtp/numerics.py",
     "vtp/scores.py",
     "vtp/training",
 )
@@ -37,7 +41,7 @@ def run_training(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model 
     """Train `model` as `recipe` says and write the stage's checkpoint and history.
 
     The state of an unfinished run lies in the real repository root, under a name made from everything that
-    the run reads, so that only a run of the same model, data, recipe and code goes on from it.
+    the run reads, so that only a run of the same model, data, recipe, code and kind of device goes on from it.
     """
     folder = resume_folder(repository_root()) / f"{recipe.stage}-{_key(model, dataset, recipe, teacher)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,11 +70,15 @@ def resume_folder(root: Path) -> Path:
 
 
 def _key(model: Model, dataset: Dataset, recipe: Recipe, teacher: Model | None) -> str:
-    code = [path for name in CODE for path in sorted([Path(name), *Path(name).rglob("*.py")]) if path.is_file()]
+    rooms = [ROOT / name for name in CODE]
+    code = [path for room in rooms for path in sorted([room, *room.rglob("*.py")]) if path.is_file()]
     parts = [
         digest(model.state_dict(), asdict(model.spec)),
         dataset.digest(),
         digest(teacher.state_dict() if teacher else {}, asdict(recipe)),
+        # The number of threads is not among them: a long run may be given another.
+        model.mean.device.type,
+        *(os.environ.get(name, "") for name in PORTABLE),
         *(path.read_text(encoding="utf-8") for path in code),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

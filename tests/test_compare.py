@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands.compare import _check_git, comparable
+from commands.compare import _check_git, comparable, main
 from commands.show import WIDTH, distinguish, table
 from tests.conftest import ROOT
 from vtp.errors import UserError
@@ -131,3 +131,18 @@ def test_no_commit_and_no_identity_are_a_sentence_each(tmp_path: Path, monkeypat
     subprocess.run(["git", "config", "user.useConfigOnly", "true"], cwd=tmp_path, check=True)
     with pytest.raises(UserError, match="git does not know you"):
         _check_git(tmp_path)
+
+
+def test_the_table_is_printed_whatever_becomes_of_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = [experiment(replace(PARAMS, decomp=method), method) for method in PARAMS.methods]
+    monkeypatch.setattr("commands.compare.load_params", lambda _: PARAMS)
+    monkeypatch.setattr("commands.compare.repository_root", lambda: tmp_path)
+    monkeypatch.setattr("commands.compare.params_changed", lambda _: [])
+    monkeypatch.setattr("commands.compare.code_of_workspace", lambda _: CODE)
+    monkeypatch.setattr("commands.compare.collect", lambda _: (finished, {}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"^no MLflow server answers"):
+        main()
+    assert table(finished) == capsys.readouterr().out

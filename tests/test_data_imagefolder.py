@@ -192,6 +192,14 @@ def test_photos_are_turned_upright_whatever_else_their_camera_has_noted(images: 
     assert is_upright(images)
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0" + bytes(8), b"Exif\0\0MM", b"MM\0*\xff\xff\xff\xff"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_photo_whose_exif_is_damaged_is_taken_as_it_is(images: Path, suffix: str, exif: bytes) -> None:
+    Image.fromarray(upright_picture()).save(images / f"test/cat/0.{suffix}", exif=exif, quality=95)
+    (images / f"test/cat/0.{suffix}").replace(images / "test/cat/0.png")
+    assert is_upright(images)
+
+
 def test_reducing_averages(images: Path) -> None:
     stripes = np.zeros((60, 60, 3), dtype=np.uint8)
     stripes[:, ::2] = 200

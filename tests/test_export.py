@@ -72,8 +72,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_number_of_images_gets_the_models_answers(family: str, count: int, exported: Path) -> None:
     model, images = load(exported / family), random_images(small_spec(family), count)
     for path, run in ((exported / f"{family}.onnx", run_onnx), (exported / f"{family}.pt2", run_program)):
-        found = run(path, images)
-        assert check(path, found, model, images) < TOLERANCE
+        found = run(path, [images])
+        assert check(path, found, model, images.split(3)) < TOLERANCE
         assert found.sum(1) == pytest.approx(torch.ones(count))
         assert torch.equal(found.argmax(1), model(images).argmax(1))
 
@@ -131,4 +131,4 @@ def test_a_file_that_answers_otherwise_is_a_sentence(exported: Path) -> None:
     other = random_model(load(exported / "vit").spec, seed=1, dtype=torch.float32)
     path = exported / "vit.onnx"
     with pytest.raises(UserError, match=r"vit.onnx: its log-probabilities differ from the model's by .* allowed"):
-        check(path, run_onnx(path, images), other, images)
+        check(path, run_onnx(path, [images]), other, [images])

@@ -1,16 +1,20 @@
 """What a model costs, by formula, and how well it does."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models import SEEDS, both, random_images, random_model, small_spec, specs, with_factors
 from vtp.cost import macs, parameters
 from vtp.data.dataset import Split
 from vtp.measure import accuracy, accuracy_by_class, answers, logits
-from vtp.models import Model, ModelSpec, build
+from vtp.models import Model, ModelSpec, build, in_batches
 from vtp.models.vit.spec import ViTSpec
 
 
@@ -51,6 +55,43 @@ def test_macs_are_those_of_the_formula(spec: ViTSpec, rank: int) -> None:
         factorised = with_factors(spec, rank)
         assert isinstance(factorised, ViTSpec)
         assert macs(factorised) == macs_by_formula(factorised)
+
+
+class Largest(TorchDispatchMode):
+    """The number of entries of the largest tensor that is made inside it."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.entries = max(self.entries, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("changes", [{}, {"patch_size": 1}, {"hidden": 500}])
+@both
+def test_the_largest_activation_is_that_of_one_image(family: str, changes: dict[str, int]) -> None:
+    spec = small_spec(family)
+    if isinstance(spec, ViTSpec):
+        blocks = tuple(replace(block, hidden=changes.get("hidden", block.hidden)) for block in spec.blocks)
+        spec = replace(spec, patch_size=changes.get("patch_size", spec.patch_size), blocks=blocks)
+    model, seen = build(spec), Largest()
+    with seen, torch.device("meta"), torch.no_grad():
+        for count in (10, 20):  # what does not grow with them is a weight
+            before = seen.entries
+            model(torch.zeros(count, spec.channels, spec.image_size, spec.image_size))
+    assert seen.entries - before == 10 * spec.largest_activation
+
+
+def test_a_model_with_large_activations_takes_fewer_images_at_once() -> None:
+    spec = small_spec("vit")
+    assert isinstance(spec, ViTSpec)
+    large = replace(spec, image_size=512, patch_size=8)
+    for some, most in ((spec, 250), (large, 2**27 / (len(large.blocks[0].heads) * 4097**2))):
+        batches = in_batches(torch.zeros(300, 1, dtype=torch.uint8), some)
+        assert sum(map(len, batches)) == 300
+        assert most / 2 - 1 < len(batches[0]) <= most
 
 
 @pytest.mark.parametrize("rank", [0, 2])

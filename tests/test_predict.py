@@ -101,6 +101,21 @@ def test_images_of_any_size_and_kind_are_answered(
     assert large[2] == other[2]
 
 
+def test_what_is_no_image_in_a_folder_is_left_out_and_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (".hidden.png", "__MACOSX/digit.png", ".thumbnails/digit.png", "below/notes.pdf"):
+        (project / "folder" / name).parent.mkdir(exist_ok=True)
+        (project / "folder" / name).write_bytes(b"none")
+    assert [row[0] for row in answers(monkeypatch, capsys, "folder")] == ["folder/below/digit.png"]
+    (project / "folder" / "broken.png").write_bytes(b"none")
+    monkeypatch.setattr("sys.argv", ["predict", "folder"])
+    command.main()
+    printed = capsys.readouterr()
+    assert "folder/below/digit.png" in printed.out
+    assert printed.err.startswith("left out: folder/broken.png is not an image that Pillow reads")
+
+
 def test_an_image_of_the_models_size_is_read_as_it_is(project: Path) -> None:
     read = read_image(project / "digit.png", 1, Resizing(8))
     assert torch.equal(read, digits().test.images[0])
@@ -126,6 +141,7 @@ def test_images_are_resized_as_those_of_the_checkpoints_data(
     ("arguments", "sentence"),
     [
         ([], r"^predict: no image is named; name files or folders: make predict IMAGES="),
+        (["broken"], r"^predict: no file that was found is an image$"),
         (["empty"], r"^predict: no image in empty; name files"),
         (["missing.png"], r"^predict: missing.png: no such file or folder$"),
         (["folder/notes.txt"], r"^folder/notes.txt is not an image that Pillow reads"),
@@ -137,6 +153,8 @@ def test_a_mistake_is_a_sentence(
     arguments: list[str], sentence: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "empty").mkdir()
+    (project / "broken").mkdir()
+    (project / "broken" / "a.png").write_bytes(b"none")
     monkeypatch.setattr("sys.argv", ["predict", *arguments])
     with pytest.raises(UserError, match=sentence):
         command.main()

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.table2 import BUDGET, begun_with, content_of
+from benchmarks.table2 import BUDGET
+from benchmarks.table2_params import begun_with, beside, content_of, told
 from benchmarks.table2_plot import plot_table2
+from benchmarks.table2_record import SECONDS, pruned_folder, record
 from benchmarks.table2_report import BEGIN, DOCUMENT, END, METHODS, PICTURE, RESULTS, ROWS, table2
+from stages.paths import METRICS, PARAMS, model_path
 from tests.params import parse
-from vtp.files import read_json
+from vtp.errors import UserError
+from vtp.files import read_json, write_json, write_text
 
 PLAIN = Namespace(data=None, set=[], epochs=1.0)
 
@@ -46,7 +50,7 @@ def test_a_table_has_the_mean_and_spread_of_seeds_and_the_papers_figures() -> No
     lines = [line.split("|")[1:-1] for line in table2({"patch4": {"cells": cells}}).splitlines()]
     header, _, *body = [[cell.strip() for cell in line] for line in lines]
     rows = {line[1]: dict(zip(header, line, strict=True)) for line in body}
-    assert body[0][0] == "ViT, patch 4, n = 2"
+    assert body[0][0] == "ViT, patch 4, n = 1 to 2"
     assert rows["fine-tuned, %"]["SVD"] == "61.00 ± 1.41"
     assert rows["fine-tuned, %"]["LU"] == "50.00"
     assert rows["before, %"]["LU"] == "40.00"
@@ -74,3 +78,41 @@ def test_a_row_has_valid_parameters_and_columns_that_exist(name: str) -> None:
         content_of(ROWS[name], 3, PLAIN)["baseline"]["epochs"] / 2, abs=1
     )
     assert set(ROWS[name].paper) <= {"dense", *METHODS}
+
+
+def row_content(name: str, seed: int, before: str) -> dict[str, Any]:
+    """Return the content of params.yaml of a row that begins with another's model, and learns from it."""
+    content = content_of(ROWS[name], seed, PLAIN)
+    content["model"] = begun_with(content["model"], Path(f"{before}-{seed}"))
+    content["baseline"]["teacher"] = beside(Path(f"{before}-{seed}"))
+    return content
+
+
+def test_the_seeds_of_a_row_that_needs_another_stand_in_its_cells_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "table2.json"
+    monkeypatch.setattr("benchmarks.table2_record.RESULTS", results)
+
+    def record_done(seed: int, before: str) -> list[int]:
+        content = row_content("patch2", seed, before)
+        shared = tmp_path / f"patch2-{before}-{seed}"
+        for folder in (shared, pruned_folder(shared, content), shared / "svd"):
+            write_json(folder / SECONDS, {})
+        write_json(shared / "svd" / PARAMS, content)
+        write_json(shared / "svd" / METRICS, {"test_accuracy": 0.5})
+        for method in METHODS:
+            write_text(shared / method / model_path(f"decompose/{method}"), f"the model that {method} makes")
+        record("patch2", told(content), seed, shared)
+        return [cell["seed"] for cell in read_json(results)["patch2"]["cells"]["svd"]]
+
+    assert record_done(1, "patch4-0123abcd") == [1]
+    assert record_done(0, "patch4-0123abcd") == [0, 1]
+    assert record_done(0, "patch4-0123abcd") == [0, 1]
+    assert record_done(2, "patch4-4567abcd") == [2]  # what it begins with is another model
+
+
+def test_a_key_that_a_row_does_not_have_is_refused_in_one_sentence() -> None:
+    content = content_of(ROWS["patch8"], 0, Namespace(**vars(PLAIN) | {"set": ["trainig.flip=true"]}))
+    with pytest.raises(UserError, match=r"unknown key trainig; allowed here are"):
+        told(content)

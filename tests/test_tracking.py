@@ -83,6 +83,7 @@ def test_a_run_is_called_what_it_is(changes: dict[str, Any], title: str) -> None
 def test_a_model_without_patches_is_called_by_its_name() -> None:
     params = {key: value for key, value in SVD.params.items() if key != "model.patch_size"} | {"model.name": "mlp"}
     assert replace(SVD, params=params).title == "digits · mlp · svd 0.5 · prune 0.3"
+    assert replace(SVD, params=params | {"model.patch_size": None}).title == "digits · mlp · svd 0.5 · prune 0.3"
 
 
 def test_publishing_twice_adds_nothing(store: Path) -> None:
@@ -207,4 +208,10 @@ def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlflow.db").write_text("no database " * 1000)
     with pytest.raises(UserError, match=r"cannot be used: .*not a database"):
+        publish([SVD], tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".vtp").write_text("no folder")
+    with pytest.raises(UserError, match=r"\.vtp/ledger\.lock: cannot be written \(File exists\)$"):
         publish([SVD], tmp_path)

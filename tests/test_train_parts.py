@@ -20,6 +20,7 @@ from vtp.devices import choose_device
 from vtp.errors import UserError
 from vtp.measure import accuracy
 from vtp.models import Model
+from vtp.models.spec import Factor
 from vtp.scores import scores
 from vtp.training.l1 import L1
 from vtp.training.loop import learning_rate, loss_of, train, train_epoch
@@ -44,18 +45,34 @@ def test_proximal_steps_give_exact_zeros_and_subgradients_none(tmp_path: Path) -
     assert zeros[False] == 0
 
 
+def test_scores_stay_where_they_are_until_a_gradient_says_something_of_them() -> None:
+    model = scored()
+    torch.nn.init.zeros_(model.head.weight)  # type: ignore[arg-type, union-attr]
+    recipe = replace(RECIPE, l1=L1(0.001, True), shared=replace(SHARED, batch_size=len(TRAINING)))
+    optimizer = make_optimizer(model, recipe.shared)
+    for step in range(3):
+        train_epoch(model, TRAINING, optimizer, recipe, 0, Listener())  # a single step
+        values = torch.cat(list(scores(model).values()))
+        assert ((values - 1).abs().max() == 0) == (step == 0)
+        assert values.abs().mean() > 0.5
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "muon"])
 def test_weight_decay_is_of_weight_matrices_alone(optimizer: str) -> None:
     after = []
     for decay in (0.0, 1.0):
-        model = random_model(replace(scored().spec, dropout=0.0), seed=4, dtype=torch.float32)
+        factors = {
+            f"blocks.0.mlp.{name}": Factor(3, True, form) for name, form in (("up", "pivot"), ("down", "pair"))
+        }
+        spec = replace(scored().spec, dropout=0.0, factors=factors)
+        model = random_model(spec, seed=4, dtype=torch.float32)
         recipe = replace(RECIPE, shared=replace(SHARED, weight_decay=decay, batch_size=100, optimizer=optimizer))
         train_epoch(model, TRAINING, make_optimizer(model, recipe.shared), recipe, 0, Listener())  # a single step
         after.append(dict(model.named_parameters()))
     differing = {name for name in after[0] if not torch.equal(after[0][name], after[1][name])}
     modules = dict(model.named_modules())
     linear = {name for name in after[0] if isinstance(modules[name.rpartition(".")[0]], torch.nn.Linear)}
-    assert differing == {name for name in linear if name.endswith("weight")}
+    assert differing == {name for name in linear if name.endswith("weight")} | {"blocks.0.mlp.up.left.mix"}
 
 
 @both

@@ -28,7 +28,6 @@ from vtp.models import Model
 INPUT, OUTPUT, CLASS_NAMES = "images", "probabilities", "class_names"
 OPSET = 20
 TOLERANCE = 1e-4  # of log-probabilities, which are the logits but for a constant of each image
-BATCH = 250
 EXAMPLES = 10
 
 
@@ -96,19 +95,17 @@ def write_examples(split: Split, folder: Path) -> None:
                 Image.fromarray(pixels).save(temporary)
 
 
-def run_program(path: Path, images: Tensor) -> Tensor:
-    """Return the probabilities (N, classes) that the program at `path` gives for images (N, C, H, W), uint8."""
+def run_program(path: Path, batches: Sequence[Tensor]) -> Tensor:
+    """Return the probabilities (N, classes) that the program at `path` gives for images (B, C, H, W), uint8."""
     module = torch.export.load(str(path)).module()
     with torch.no_grad():
-        return torch.cat([module(batch) for batch in images.split(BATCH)])
+        return torch.cat([module(batch) for batch in batches])
 
 
-def run_onnx(path: Path, images: Tensor) -> Tensor:
-    """Return the probabilities (N, classes) that ONNX Runtime gives for images (N, C, H, W), uint8, on the CPU."""
+def run_onnx(path: Path, batches: Sequence[Tensor]) -> Tensor:
+    """Return the probabilities (N, classes) that ONNX Runtime gives for images (B, C, H, W), uint8, on the CPU."""
     session = onnx_session(path)
-    return torch.cat(
-        [torch.from_numpy(session.run([OUTPUT], {INPUT: batch.numpy()})[0]) for batch in images.split(BATCH)]
-    )
+    return torch.cat([torch.from_numpy(session.run([OUTPUT], {INPUT: batch.numpy()})[0]) for batch in batches])
 
 
 def onnx_session(path: Path) -> Any:
@@ -121,13 +118,13 @@ def onnx_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def check(path: Path, found: Tensor, model: Model, images: Tensor) -> float:
+def check(path: Path, found: Tensor, model: Model, batches: Sequence[Tensor]) -> float:
     """Return how far the log-probabilities of `found`, what the file at `path` gives, are from the model's.
 
-    The largest difference over all images (N, C, H, W) and classes. Raises UserError if it is above TOLERANCE.
+    The largest difference over all classes and images (B, C, H, W). Raises UserError if it is above TOLERANCE.
     """
     with torch.no_grad():
-        expected = torch.cat([model(batch).log_softmax(1) for batch in images.split(BATCH)])
+        expected = torch.cat([model(batch).log_softmax(1) for batch in batches])
     smallest = torch.finfo(found.dtype).tiny  # a probability below it is 0, whose logarithm says nothing
     floor = torch.tensor(smallest).log()
     difference = float((found.clamp_min(smallest).log() - expected.clamp_min(floor)).abs().max())

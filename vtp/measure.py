@@ -5,9 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vtp.data.dataset import Split
-from vtp.models import Model
-
-EVAL_BATCH = 250
+from vtp.models import Model, in_batches
 
 
 @torch.no_grad()
@@ -15,7 +13,7 @@ def logits(model: Model, images: Tensor) -> Tensor:
     """Return the logits (N, classes) of images (N, C, H, W), uint8, in order, on the model's device."""
     was_training = model.training
     model.eval()
-    computed = torch.cat([model(batch) for batch in images.split(EVAL_BATCH)])
+    computed = torch.cat([model(batch) for batch in in_batches(images, model.spec)])
     model.train(was_training)
     return computed
 

@@ -11,9 +11,7 @@ from vtp.data.dataset import Resizing
 from vtp.data.sources.imagefolder import pixels
 from vtp.errors import UserError
 from vtp.inference import for_inference
-from vtp.models import Model
-
-BATCH = 250
+from vtp.models import Model, in_batches
 
 
 @torch.no_grad()
@@ -34,7 +32,7 @@ def predict(model: Model, images: Tensor) -> Tensor:
         if low < 0 or 0 < high <= 1 or high > 255:
             raise UserError(f"the pixel values are from {low:g} to {high:g}, but must be from 0 to 255")
     fast = for_inference(model.eval())
-    return torch.cat([fast(batch).softmax(1) for batch in images.split(BATCH)])
+    return torch.cat([fast(batch).softmax(1) for batch in in_batches(images, spec)])
 
 
 def read_image(path: Path, channels: int, resizing: Resizing) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vtp.checked import checked
 from vtp.errors import UserError
 from vtp.models import resnet, vit
-from vtp.models.base import Model
+from vtp.models.base import Model, in_batches
 from vtp.models.family import Facts, Start
 from vtp.models.layers import fill, replace_by_factors
 from vtp.models.spec import ModelSpec, to_plain
@@ -130,6 +130,7 @@ __all__ = [
     "dense_spec",
     "factorisable",
     "from_state",
+    "in_batches",
     "initialised",
     "spec_from_plain",
     "spec_to_plain",

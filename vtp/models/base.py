@@ -8,6 +8,15 @@ from torch import Tensor, nn
 
 from vtp.models.spec import ModelSpec
 
+IMAGES = 250  # at once, at most, where there are no gradients
+ENTRIES = 2**27  # at most, of the largest tensor at once: half a gigabyte in float32
+
+
+def in_batches(images: Tensor, spec: ModelSpec) -> tuple[Tensor, ...]:
+    """Return images (N, …) in batches of what a model of `spec` takes at once where there are no gradients."""
+    size = max(1, min(IMAGES, ENTRIES // spec.largest_activation))
+    return images.split(size)  # type: ignore[no-any-return]
+
 
 class Model(nn.Module, ABC):
     """Images (B, C, H, W), pixel values 0 to 255, uint8 or floating, to logits (B, classes).

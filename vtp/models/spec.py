@@ -59,6 +59,11 @@ class ModelSpec:
     factors: dict[str, Factor] = Field(default_factory=dict)
     version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
 
+    @property
+    def largest_activation(self) -> int:
+        """Number of entries of the largest tensor that one image makes on its way through the model."""
+        raise NotImplementedError
+
 
 def to_plain(value: Any) -> Any:
     """Return a spec as JSON-ready data without the fields that have their default, but with its version.

@@ -66,7 +66,8 @@ def title(params: Mapping[str, Any]) -> str:
     """Return in words what is run with these flat parameters."""
     say = {key: text(value) for key, value in params.items()}
     method = say["decomp"]
-    model = say["model.name"] + (f"-p{say['model.patch_size']}" if "model.patch_size" in say else "")
+    patches = "" if params.get("model.patch_size") is None else f"-p{say['model.patch_size']}"
+    model = say["model.name"] + patches
     start = f"{say['data.name']} · {model} · {method}"
     if params.get("compress.keep") is not None:  # one budget, for pruning and factors
         return f"{start} · keep {say['compress.keep']}"

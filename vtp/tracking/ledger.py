@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -57,9 +57,17 @@ def writing(root: Path) -> Iterator[tuple[Any, str]]:
 
     Two that both create the database would stop each other. Raises UserError as `connected`.
     """
-    (root / ".vtp").mkdir(exist_ok=True)
-    with FileLock(root / ".vtp" / "ledger.lock"), connected(root) as client:
+    with _alone(root / ".vtp" / "ledger.lock"), connected(root) as client:
         yield client, experiment_id_of(client, root)
+
+
+def _alone(path: Path) -> AbstractContextManager[object]:
+    """Return the lock at `path`, taken; raise UserError where the file cannot be made."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return FileLock(path).acquire()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextmanager

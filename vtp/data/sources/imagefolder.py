@@ -78,12 +78,17 @@ def _layout(names: Iterable[str], path: Path) -> Layout:
     return layout
 
 
+def hidden(parts: Iterable[str]) -> bool:
+    """Say whether a file of these parts of a path is one that people do not see, such as macOS writes."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
 def _below_root(names: Iterable[str]) -> dict[tuple[str, ...], str]:
     """Return parts -> name without hidden files and without a single folder around it all."""
     visible = {}
     for name in names:
         parts = PurePosixPath(name).parts
-        if parts and not any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        if parts and not hidden(parts):
             visible[parts] = name
     top = {parts[0] for parts, name in visible.items() if len(parts) > 1 or name.endswith("/")}
     if len(top) == 1 and not top & set(FOLDERS):
@@ -144,8 +149,7 @@ def pixels(content: bytes, params: "ImageParams | Resizing", where: str) -> npt.
     try:
         with Image.open(io.BytesIO(content)) as image:
             rgb = _rgb(image, where)
-            # ImageOps.exif_transpose would write the EXIF anew, and fail where another entry is odd.
-            if (turn := UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))) is not None:
+            if (turn := UPRIGHT.get(_orientation(image))) is not None:
                 rgb = rgb.transpose(turn)
     except UserError:
         raise
@@ -159,6 +163,15 @@ def pixels(content: bytes, params: "ImageParams | Resizing", where: str) -> npt.
     top, left = crop_offset(height, params), crop_offset(width, params)
     cropped = np.asarray(rgb)[top : top + params.image_size, left : left + params.image_size]
     return cropped.transpose(2, 0, 1)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Return what the EXIF says, if there is one and it can be read."""
+    # ImageOps.exif_transpose would write the EXIF anew, and fail where another entry is odd.
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as a decoder, it may raise anything; the pixels are sound
+        return None
 
 
 def _rgb(image: Image.Image, where: str) -> Image.Image:

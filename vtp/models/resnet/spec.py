@@ -1,5 +1,6 @@
 """The spec of a residual network."""
 
+from itertools import takewhile
 from typing import Any
 
 from pydantic.dataclasses import dataclass
@@ -29,6 +30,13 @@ class ResNetSpec(ModelSpec):
 
     stem: Count
     blocks: tuple[BasicBlockSpec, ...]
+
+    @property
+    def largest_activation(self) -> int:
+        """Entries of what the stem makes, or a convolution in front of the first stride."""
+        unstrided = takewhile(lambda block: block.stride == 1, self.blocks)
+        widths = (max(block.inner, block.outputs) for block in unstrided)
+        return max(self.stem, *widths) * self.image_size**2
 
 
 def dense_spec(params: ResNetParams, **common: Any) -> ResNetSpec:

@@ -93,6 +93,13 @@ class ViTSpec(ModelSpec):
     representation: Count | None = None
     resize: Resize | None = None
 
+    @property
+    def largest_activation(self) -> int:
+        """Entries of the attention maps of a block, of the dims of all tokens, or of the image."""
+        tokens = self.prefix_tokens + (self.image_size // self.patch_size) ** 2
+        widths = (max(tokens * len(block.heads), block.hidden) for block in self.blocks)
+        return max(tokens * max(self.dim, *widths), self.channels * self.image_size**2)
+
 
 def dense_spec(params: ViTParams, **common: Any) -> ViTSpec:
     """Return the spec of the untrained model of `params`; `common` are the fields that all specs have."""
