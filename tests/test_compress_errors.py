@@ -81,6 +81,7 @@ def test_models_whose_layers_cannot_be_seen_or_that_give_no_logits(name: str) ->
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match=words) as caught:
         compress(model, normal(20, 12), batch_size=20)
+    assert str(caught.value).startswith("compress: ")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.lowrank import EXACT, layer_outputs, product, settings_of, small
+from tests.lowrank import EXACT, layer_outputs, product, settings_of, small, wide
 from tests.models import both, random_images, random_model, small_spec
 from vtp.calibration.moments import moments
 from vtp.calibration.watching import output_rows
@@ -195,6 +195,14 @@ def test_factors_are_balanced_and_no_better_than_the_optimum(method: str) -> Non
         assert report.optimum_ratio >= 1 - 1e-9
         if method == "svd":
             assert report.optimum_ratio <= 1 + 1e-9
+
+
+def test_the_errors_of_a_randomised_method_have_what_its_sketch_has_missed() -> None:
+    model = wide()
+    flows = moments(model, random_images(model.spec), 0)
+    _, reports = factorise(model, "svd_randomized", settings_of(metric="weight", form="pair"), flows)
+    assert all(report.optimum_ratio is None or report.optimum_ratio >= 1 - 1e-9 for report in reports)
+    assert any(report.optimum_ratio and report.optimum_ratio > 1 + 1e-6 for report in reports)
 
 
 @settings(max_examples=60)

@@ -101,8 +101,9 @@ def moments_of(
         batches: what `run` takes.
         seed: of the draws.
 
-    Raises UserError where the model overwrites what a layer reads or gives: that is then no longer to be seen; and
-    where no gradient comes back to a layer: nothing would then be known of what it does to the logits.
+    Raises UserError where a layer does not run once; where the model overwrites what a layer reads or gives: that
+    is then no longer to be seen; and where no gradient comes back to a layer: nothing would then be known of what
+    it does to the logits.
     """
     inputs: dict[str, _Sums] = {}
     gradients: dict[str, Tensor] = {}
@@ -122,7 +123,13 @@ def moments_of(
             gradients[name] = gradients[name].add_(products) if name in gradients else products.double()
     finished = {name: sums.moments() for name, sums in inputs.items()}
     return {
-        name: Moments(finished[first], _symmetric(gradients[name].div_(count)).cpu(), inputs[first].count // count)
+        name: Moments(
+            finished[first],
+            _symmetric(gradients[name].div_(count)).cpu(),
+            max(
+                1, inputs[first].count // count
+            ),  # fewer are rows that a batch shares, or that not all images have
+        )
         for name, first in shared.items()
     }
 
@@ -133,6 +140,7 @@ def _flowing(
     """Return a batch's logits, layer -> what it reads, and layer -> the gradient of what it gives."""
     with watched(layers) as seen:
         logits = run(batch)
+        seen.check_once(layers)
         loss = (logits * fisher_draws(logits.detach(), generator)).sum()
         seen.check_not_overwritten()
         by_output = _gradients(loss, {name: seen[name][1] for name in layers})

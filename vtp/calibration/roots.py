@@ -1,10 +1,13 @@
 """Square roots of moments, in which errors count."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from vtp.calibration.moments import Moments
 from vtp.calibration.watching import carried_directions
+from vtp.errors import UserError
 from vtp.numerics import sqrt
 
 UNSEEN = 1e-3
@@ -49,6 +52,16 @@ class Root:
                 squares = squares + self._ridge * torch.eye(len(squares), dtype=squares.dtype)
             self._made = square_root(squares)
         return self._made
+
+
+def check_gradients(flows: Mapping[str, Moments]) -> None:
+    """Raise UserError naming the last layer to which a gradient came back that is no number, or infinite."""
+    for name, flow in reversed(list(flows.items())):
+        if not flow.gradients.diagonal().isfinite().all():
+            raise UserError(
+                f"layer {name}: a gradient that comes back to it from the logits is not finite on the calibration "
+                "images, as where a norm divides by zero; use the metric activation, or other images"
+            )
 
 
 def gradient_ridge(flow: Moments) -> float:

@@ -1,6 +1,7 @@
 """Calibration: images without labels, and what layers read and give on them."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
@@ -26,11 +27,22 @@ class Calls(dict[str, tuple[Tensor, Tensor]]):
     def __init__(self) -> None:
         super().__init__()
         self._versions: dict[str, tuple[int, int]] = {}
+        self._counts: Counter[str] = Counter()
 
     def note(self, name: str, read: Tensor, output: Tensor) -> None:
         """Take down a call that has just ended."""
         self[name] = read, output
         self._versions[name] = read._version, output._version
+        self._counts[name] += 1
+
+    def check_once(self, names: Iterable[str]) -> None:
+        """Raise UserError if a layer has not been called once."""
+        for name in names:
+            if self._counts[name] != 1:
+                raise UserError(
+                    f"layer {name}: the model runs it {self._counts[name]} times on some images, but must run it "
+                    "once; leave the layer alone, or give the images in larger batches"
+                )
 
     def check_not_overwritten(self) -> None:
         """Raise UserError if what a layer read or gave has been overwritten in place since then."""
@@ -112,15 +124,16 @@ def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
             padding=cast(tuple[int, ...], layer.padding),
             stride=layer.stride,
         ).transpose(1, 2)
-    return inputs.flatten(0, -2)
+    return inputs.reshape(-1, inputs.shape[-1])
 
 
 def output_rows(layer: nn.Module, outputs: Tensor) -> Tensor:
-    """Return outputs, (…, out) or those of a convolution (B, out, H, W), as rows: (rows, out).
+    """Return outputs, (…, out), or those of a convolution (B, out, H, W), as rows: (rows, out).
 
     They are of a layer or pair of factors.
     """
-    return (outputs.movedim(1, -1) if isinstance(_reader(layer), nn.Conv2d) else outputs).flatten(0, -2)
+    outputs = outputs.movedim(1, -1) if isinstance(_reader(layer), nn.Conv2d) else outputs
+    return outputs.reshape(-1, outputs.shape[-1])
 
 
 def carried_directions(squares: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from vtp.calibration.moments import Moments, moments_of
 from vtp.checked import checked
-from vtp.compression.compressible import Run, compressible
-from vtp.compression.modules import calibrating, copy_into, distinct, put_factors
+from vtp.compression.compressible import Run, check_used, compressible
+from vtp.compression.modules import calibrating, copy_into, distinct, factors_of, put_factors
 from vtp.compression.recovery import nearness, recovered
 from vtp.compression.report import KIND, Report
 from vtp.decompositions import METHODS
@@ -106,6 +106,7 @@ def compress(
             raise UserError(f"compress: {error}") from error
         put_factors(small, factors)
         copy_into(small, {name: tensor for name, tensor in state.items() if name not in before})
+        check_used(small, run, batches[0], factors)
         if recover:
             teacher = Run(copy.deepcopy(model).eval(), forward)
             (unrecovered, _), near = recovered(small, run, teacher, seen, batches, dense, recover, seed)
@@ -115,7 +116,7 @@ def compress(
         model=small,
         units=tuple(reports),
         left_alone=left_alone,
-        factors=factors,
+        factors=factors_of(small),
         parameters=sum(parameter.numel() for parameter in small.parameters()),
         parameters_dense=sum(parameter.numel() for parameter in model.parameters()),
         predicted=sum(unit.predicted_loss or 0.0 for unit in reports) if plan.metric == "loss" else None,
@@ -158,7 +159,10 @@ def _calibrated(
         return found
 
     bar = tqdm(batches, "calibrating", unit=" batches", disable=None)
-    flows = moments_of(layers, run_and_keep, bar, seed)
+    try:
+        flows = moments_of(layers, run_and_keep, bar, seed)
+    except UserError as error:
+        raise UserError(f"compress: {str(error).removeprefix('compress: ')}") from error
     return flows, torch.cat(logits)
 
 
@@ -170,15 +174,14 @@ def restore(model: M, path: Path | str) -> M:
     content, tensors = read_sealed(Path(path), KIND)
     restored = copy.deepcopy(model)
     factors = {name: checked(Factor, plain, str(path), name) for name, plain in content["factors"].items()}
-    modules = dict(restored.named_modules())
     for name, factor in factors.items():
-        layer = modules.get(name)
+        layer = dict(restored.named_modules()).get(name)
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise UserError(f"{path}: made from another model: {type(model).__name__} has no layer {name}")
         if factor.rank > min(layer.weight.flatten(1).shape):
             small = f"layer {name} is {tuple(layer.weight.shape)}, too small for rank {factor.rank}"
             raise UserError(f"{path}: made from another model: {small}")
-    put_factors(restored, factors)
+        put_factors(restored, {name: factor})
     try:
         check_shapes(distinct(restored), tensors)
     except UserError as error:

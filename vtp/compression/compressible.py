@@ -1,7 +1,7 @@
 """Which layers of a model can be made smaller, and how it runs on what it is given; the words where it cannot."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtp.errors import UserError
 
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 LARGEST = 30.0  # of a normalised pixel: what is larger was not normalised
 
 
@@ -70,7 +71,7 @@ class Run:
             batch = batch.to(next(iter(self.devices)))
         try:
             found = self.model(batch) if self.forward is None else self.forward(self.model, batch)
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"compress: the model cannot run on the images: {reason[0]}") from error
         logits = getattr(found, "logits", found)
@@ -138,8 +139,12 @@ def _cannot(model: nn.Module, name: str, layer: nn.Linear | nn.Conv2d) -> str:
         return "a convolution whose padding is a word"
     if "weight" not in dict(layer.named_parameters(recurse=False)):
         return "its weight is computed from other tensors"
+    if any(getattr(layer, hooks) for hooks in HOOKS):
+        return "it has hooks, which factors would not have"
     plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
-    return "" if type(layer).forward is plain.forward else f"{type(layer).__name__} computes something else"
+    if type(layer).forward is plain.forward and "forward" not in vars(layer):
+        return ""
+    return f"{type(layer).__name__} computes something else"
 
 
 def _check_not_shared(model: nn.Module, layers: dict[str, nn.Linear | nn.Conv2d]) -> None:
@@ -154,7 +159,19 @@ def _check_not_shared(model: nn.Module, layers: dict[str, nn.Linear | nn.Conv2d]
             )
 
 
-def _observed(layers: dict[str, nn.Linear | nn.Conv2d], run: Run, batch: Any) -> tuple[Counter[str], list[str]]:
+def check_used(model: nn.Module, run: Run, batch: Any, names: Iterable[str]) -> None:
+    """Raise UserError if a model does not run the layers of these names, which have taken the place of others."""
+    found = {name: model.get_submodule(name) for name in names}
+    calls, _ = _observed(found, run, batch)
+    for name in found:
+        if not calls[name]:
+            raise UserError(
+                f"compress: layer {name} is held elsewhere, too, as in a list, where nothing can take its place; "
+                f"hold it in an nn.ModuleList, or leave it alone with skip={[name]!r}"
+            )
+
+
+def _observed(layers: Mapping[str, nn.Module], run: Run, batch: Any) -> tuple[Counter[str], list[str]]:
     """Return how often each layer runs in a forward pass, and those that give something of the logits' shape."""
     calls: Counter[str] = Counter()
     shapes: dict[str, torch.Size] = {}

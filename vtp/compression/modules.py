@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vtp.models.layers import replace_by_factors
+from vtp.models.layers import LowRankConv2d, LowRankLinear, factor_of, replace_by_factors
 from vtp.models.spec import Factor
 
 
@@ -17,6 +17,12 @@ def put_factors(model: nn.Module, factors: dict[str, Factor]) -> None:
     for name, layer in dense.items():
         weight = next(layer.parameters())
         model.get_submodule(name).to(weight.device, weight.dtype).train(layer.training)
+
+
+def factors_of(model: nn.Module) -> dict[str, Factor]:
+    """Return name -> factor of each layer that is factorised, before those that are a part of it."""
+    layers = model.named_modules()
+    return {name: factor_of(layer) for name, layer in layers if isinstance(layer, LowRankLinear | LowRankConv2d)}
 
 
 def distinct(model: nn.Module) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ class Report:
         model: the compressed model.
         units: what became of each layer that was looked at.
         left_alone: layer -> why it was not looked at.
-        factors: layer -> the pair that stands in its place.
+        factors: layer -> the pair that stands in its place, those of an earlier call too.
         parameters, parameters_dense: weights of the whole model, now and before.
         predicted: mean KL divergence (nats) from the dense model's predictions that the metric `loss` expects;
             None for the other metrics, whose errors are in another unit.

@@ -28,6 +28,7 @@ from vtp.params import DecomposeParams
 from vtp.times import Times
 
 CURVE_POINTS = 33
+ROUNDING = 1e-9  # of a product of all factors of an exact method, as a part of the matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,9 @@ class Decomposed:
     def of(cls, unit: Unit, matrix: Tensor, left: Tensor, right: Tensor, seconds: float) -> Self:
         """Keep what is needed of the decomposition left·right of P W S."""
         errors, spectrum = truncation_errors(left, right), torch.linalg.svdvals(matrix)
+        missed = matrix - left @ right  # of a randomised method, and orthogonal to what it has found
+        if missed.norm() > ROUNDING * matrix.norm():
+            errors = errors + missed.square().sum()
         saves = unit.costs(np.arange(1.0, len(errors)), "macs") < unit.dense_cost("macs")
         most = int(np.count_nonzero(saves))
         kept = unit.metric.undo(left[:, :most].clone(), right[:most].clone())
@@ -192,8 +196,9 @@ def _ranks(decomposed: Mapping[str, Decomposed], params: DecomposeParams, whole:
     if whole is not None:  # what the whole costs beside these units stays
         keep, least = 1 - (1 - keep) * whole / dense, 1 - (1 - least) * dense / whole
     if params.keep < least:
+        allowed = min(1.0, math.ceil(1e4 * least) / 1e4)
         raise UserError(
-            f"keep is {params.keep:.4g}, but must be at least {least:.4f} for this model: "
+            f"keep is {params.keep:.4g}, but must be at least {allowed:.4f} for this model: "
             "each layer at rank 1, or dense where that saves nothing"
         )
     return ALLOCATIONS[params.allocation](choices, keep)

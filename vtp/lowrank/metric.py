@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vtp.calibration.moments import Moments
-from vtp.calibration.roots import Root, gradient_ridge
+from vtp.calibration.roots import Root, check_gradients, gradient_ridge
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,17 @@ class Metric:
 
 
 def metrics(kind: str, flows: Mapping[str, Moments]) -> dict[str, Metric]:
-    """Return layer -> the metric of `kind` (`decompose.metric`); layers that read the same share its root."""
+    """Return layer -> the metric of `kind` (`decompose.metric`); layers that read the same share its root.
+
+    Raises UserError as `check_gradients`, for the kind `loss`.
+    """
     if kind == "weight":
         return dict.fromkeys(flows, Metric())
     inputs = {id(flow.inputs): flow.inputs for flow in flows.values()}
     roots = {key: Root(moments.covariance) for key, moments in inputs.items()}
     if kind == "activation":
         return {name: Metric(right=roots[id(flow.inputs)]) for name, flow in flows.items()}
+    check_gradients(flows)
     return {
         name: Metric(Root(flow.gradients, gradient_ridge(flow)), roots[id(flow.inputs)], True)
         for name, flow in flows.items()

@@ -79,10 +79,15 @@ class PivotMixConv2d(PivotMix):
 
 
 class _Product(nn.Module):
-    """A layer of two, with the weight and bias of the one that they stand for, which some models look at."""
+    """A layer of two, with the weight, bias and sizes, which some models look at, of the one they stand for."""
 
     left: nn.Module
     right: nn.Module
+
+    def look_like(self, dense: nn.Module, *names: str) -> None:
+        """Take over attributes of the layer that they stand for."""
+        for name in names:
+            setattr(self, name, getattr(dense, name))
 
     @property
     def weight(self) -> Tensor:
@@ -111,6 +116,7 @@ class LowRankLinear(_Product):
         self.right = nn.Linear(dense.in_features, factor.rank, bias=False)
         left = nn.Linear if factor.form == "pair" else PivotMix
         self.left = left(factor.rank, dense.out_features, bias=factor.bias)
+        self.look_like(dense, "in_features", "out_features")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (…, in) to (…, out)."""
@@ -142,10 +148,19 @@ class LowRankConv2d(_Product):
         )
         left = partial(nn.Conv2d, kernel_size=1) if factor.form == "pair" else PivotMixConv2d
         self.left = left(factor.rank, dense.out_channels, bias=factor.bias)
+        self.look_like(
+            dense, "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"
+        )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         return self.left(self.right(x_BCHW))  # type: ignore[no-any-return]
+
+
+def factor_of(layer: LowRankLinear | LowRankConv2d) -> Factor:
+    """Return what was put in the place of a layer."""
+    rank = cast(Tensor, layer.right.weight).shape[0]
+    return Factor(rank, layer.bias is not None, "pivot" if isinstance(layer.left, PivotMix) else "pair")
 
 
 LOW_RANK: dict[type[nn.Module], Callable[[Any, Factor], nn.Module]] = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtp.budget import Budget, LayerCost, dense_cost
 from vtp.calibration.moments import Moments, moments
-from vtp.calibration.roots import Root, gradient_ridge
+from vtp.calibration.roots import Root, check_gradients, gradient_ridge
 from vtp.inference.times import measured, milliseconds
 from vtp.knapsack import Table, solve
 from vtp.models import Model, factorisable
@@ -69,6 +69,7 @@ def shared(
         seed: of the gradients' draws.
     """
     flows = moments(model, images, seed)
+    check_gradients(flows)
     narrowing = Narrowing.of(model, flows, STEP if budget.unit == "latency" else 1)
     whole, before = (_cost(each, flows, budget) for each in (dense, model))
     left = min(1.0, budget.keep * whole / before)
