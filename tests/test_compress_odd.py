@@ -31,7 +31,9 @@ class InAList(nn.Module):
 
 
 def test_a_layer_that_nothing_can_stand_in_for_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"^compress: layer (first|second) is held elsewhere, too, as in a list, .*skip="):
+    with pytest.raises(
+        UserError, match=r"^compress: layer (first|second) is held elsewhere, too, as in a list, .*skip="
+    ):
         compress(InAList(), normal(40, 12), keep=0.4)
     _, report = compress(InAList(), normal(40, 12), keep=1.0)  # where nothing takes its place, all is well
     assert report.measured == 0

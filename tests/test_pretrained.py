@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import vtp.data.sources.torchvision_shim  # noqa: F401  (before what imports torchvision)
 from tests.pretrained import FOREIGN, IMAGENET, clip, deit, hf_vit, images_of, of_timm, refused
+from vtp.errors import UserError
 from vtp.models import spec_from_plain, spec_to_plain
 from vtp.models.vit.pretrained import LIBRARIES, Preprocessing, from_module, load_source
 from vtp.models.vit.spec import BlockSpec, HeadSpec, Resize, ViTSpec
@@ -83,6 +84,28 @@ def test_a_file_for_timm_has_the_say_on_classes_and_image_size(file: str, tmp_pa
     model = load_source("timm/deit_tiny_patch16_224", tmp_path / file)
     assert (model.spec.image_size, model.spec.classes) == (32, 5)
     assert digest(model.state_dict(), None) == digest(from_module(module).state_dict(), None)
+
+
+def test_a_file_for_timm_has_the_say_on_whether_patches_are_pooled(tmp_path: Path) -> None:
+    small = {"img_size": 32, "patch_size": 16, "embed_dim": 192, "depth": 12}
+    configuration = of_timm("deit_tiny_patch16_224", IMAGENET, **small, global_pool="avg")
+    module = configuration.module(torch.float32)
+    save_file(module.state_dict(), tmp_path / "pooled.safetensors")
+    model = load_source("timm/deit_tiny_patch16_224", tmp_path / "pooled.safetensors")
+    assert digest(model.state_dict(), None) == digest(from_module(module).state_dict(), None)
+    assert model.spec == from_module(module).spec
+
+
+@pytest.mark.parametrize("source", ["timm/deit_tiny_patch16_224", "timm/deit_tiny_distilled_patch16_224"])
+def test_a_file_without_a_head_gets_one_for_the_classes(source: str, tmp_path: Path) -> None:
+    small = {"img_size": 32, "patch_size": 16, "embed_dim": 192, "depth": 12}
+    module = of_timm(source.removeprefix("timm/"), IMAGENET, **small).module(torch.float32)
+    state = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith("head")}
+    save_file(state, tmp_path / "backbone.safetensors")
+    found = load_source(source, tmp_path / "backbone.safetensors", classes=9)
+    assert digest(found.state_dict(), None) == digest(from_module(module, classes=9).state_dict(), None)
+    with pytest.raises(UserError, match=r"tensor head(_dist)?.bias is missing"):
+        load_source(source, tmp_path / "backbone.safetensors")
 
 
 def test_a_file_for_torchvision_may_have_the_older_names(tmp_path: Path) -> None:

@@ -135,6 +135,10 @@ def test_files_that_do_not_fit_are_refused_with_the_key(tmp_path: Path, monkeypa
             {**state, "norm.weight": torch.ones(3)},
             r"norm.weight is \(3,\), but the model wants it \(192,\)",
         ),
+        "norm of tokens": (
+            {**state, "fc_norm.bias": torch.ones(192)},
+            "tensor fc_norm.bias is left over: the model has none",
+        ),
         "deeper": ({**state, "blocks.12.norm1.bias": torch.ones(192)}, "blocks.12.norm1.bias is left over"),
         "other": ({"layer1.0.conv1.weight": torch.ones(2)}, "tensor layer1.0.conv1.weight has no place"),
         "half": ({name: tensor.half() for name, tensor in state.items()}, "is float16, but all weights must be"),
@@ -147,6 +151,8 @@ def test_files_that_do_not_fit_are_refused_with_the_key(tmp_path: Path, monkeypa
         with pytest.raises(UserError, match=words) as caught:
             load_source("timm/deit_tiny_patch16_224", tmp_path / f"{name}.pth")
         assert str(caught.value).startswith(f"{tmp_path / name}.pth")
+    with pytest.raises(UserError, match=r"but timm says: Invalid pretrained tag"):
+        load_source("timm/deit_tiny_patch16_224.nonsense", tmp_path / "missing.pth")
     assert not Path("run-by-pickle").exists()
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("not weights")
@@ -180,6 +186,15 @@ def test_folders_of_transformers_that_do_not_fit(tmp_path: Path) -> None:
             "size has longest_edge, but must have shortest_edge, or height and width",
         ),
         ('{"resample": 9}', "resample is 9, but must be one of 0, 1, 2, 3"),
+        (
+            '{"image_mean": 0.5}',
+            r"preprocessor_config\.json: the forms of .*'image_mean': 0.5, .* are not all known",
+        ),
+        (
+            '{"size": [16, 16]}',
+            r"preprocessor_config\.json: the forms of .*'size': \[16, 16\], .* are not all known",
+        ),
+        ('{"do_center_crop": true, "crop_size": {"shortest_edge": 9}}', r"the forms of .* are not all known"),
     ],
 )
 def test_image_processors_that_cannot_be_read(content: str, words: str, tmp_path: Path) -> None:
@@ -206,6 +221,7 @@ def test_a_truncated_file_of_an_older_torch_is_a_sentence(tmp_path: Path) -> Non
         ("keras/vit", "model.source is 'keras/vit', but must be timm/NAME"),
         ("timm/", "model.source is 'timm/', but must be"),
         ("timm/vit_gigantic", "timm has no model of that name"),
+        ("timm/vit_tiny_patch16_224.nonsense", "timm has no weights; name a file in model.weights"),
         ("torchvision/resnet18", "its name must be one of vit_b_16, vit_b_32"),
     ],
 )

@@ -118,16 +118,13 @@ def test_what_the_kept_dims_can_make_up_for_is_made_up_for(family: str) -> None:
 
 @both
 @pytest.mark.parametrize("count", [1, 3])
-def test_too_few_images_change_no_weight_of_more_inputs(family: str, count: int) -> None:
+def test_all_is_finite_however_few_images_there_are(family: str, count: int) -> None:
     model = scored(family)
     cut = pruned(model, 0.2)
     before = fingerprint(cut)
     fitted = corrected(cut, model, random_images(model.spec, count))
     assert fingerprint(cut) == before
     assert all(tensor.isfinite().all() for tensor in fitted.state_dict().values())
-    if family == "vit":  # the last block writes one token an image
-        last = "blocks.1.mlp.down.weight"
-        assert torch.equal(fitted.state_dict()[last], cut.state_dict()[last])
 
 
 def sums_of(x: torch.Tensor, y: torch.Tensor, with_origin: bool = False) -> Sums:
@@ -168,6 +165,18 @@ def test_noise_alone_is_hardly_fitted(seed: int, regressors: int, factor: float)
     change, _ = least_squares(sums_of(x, r), with_shift=False, size=math.inf)
     plain = torch.linalg.lstsq(x, r).solution.T
     assert change.square().sum() < 0.5 * plain.square().sum()
+
+
+@given(seed=st.integers(0, 2**32), rows=st.integers(15, 30), with_shift=st.booleans())
+@settings(max_examples=25)
+def test_fewer_rows_than_regressors_find_what_most_of_them_carry(seed: int, rows: int, with_shift: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = 0.7 ** torch.arange(30, dtype=torch.float64)
+    x, new = (torch.randn(count, 30, generator=generator, dtype=torch.float64) * sizes for count in (rows, 500))
+    wanted = torch.randn(40, 30, generator=generator, dtype=torch.float64)
+    change, shift = least_squares(sums_of(x, x @ wanted.T), with_shift, float(wanted.norm()))
+    missed = new @ (wanted - change).T - shift
+    assert missed.norm() < 0.1 * (new @ wanted.T).norm()
 
 
 @given(seed=st.integers(0, 2**32), with_shift=st.booleans())

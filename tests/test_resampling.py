@@ -19,7 +19,7 @@ from vtp.errors import UserError
 from vtp.models import Facts, Model, start
 from vtp.models.vit.module import filled
 from vtp.models.vit.resampling import resampled, resampled_embedding
-from vtp.models.vit.spec import Resize, ViTSpec
+from vtp.models.vit.spec import HeadSpec, Resize, ViTSpec
 
 SPEC = cast(ViTSpec, small_spec("vit"))
 sizes = st.integers(1, 6)
@@ -151,6 +151,11 @@ def test_a_checkpoint_for_other_classes_gets_a_head_of_zeros(tmp_path: Path) -> 
     [
         (small_spec("resnet18"), FACTS, "a resnet18, but must be a vision transformer"),
         (with_factors(SPEC, 2), FACTS, "a model with factors, but must be dense, as baseline writes it"),
+        (
+            replace(SPEC, blocks=(replace(SPEC.blocks[0], heads=(HeadSpec(4, 6),)), *SPEC.blocks[1:])),
+            FACTS,
+            "a model whose heads have lost dims, but must be dense, as baseline writes it",
+        ),
         (
             replace(SPEC, scored=("mlp.hidden",)),
             FACTS,

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from vtp.calibration.watching import BATCH, first_readers, input_rows, output_rows, watched
 from vtp.errors import UserError
-from vtp.models import Model, factorisable
+from vtp.models import Model, factorisable, in_batches
 from vtp.numerics import sqrt
 from vtp.sealed import read_sealed, write_sealed
+
+KEPT = 2  # tensors of a model's largest size that a block keeps for its gradients
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,8 @@ def moments(model: Model, images: Tensor, seed: int) -> dict[str, Moments]:
         images: uint8 (N, C, H, W).
         seed: of the draws.
     """
-    return moments_of(factorisable(model), model.eval(), images.split(BATCH), seed)
+    batches = in_batches(images, model.spec, BATCH, KEPT * len(model.blocks))
+    return moments_of(factorisable(model), model.eval(), batches, seed)
 
 
 def moments_of(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vtp.calibration.regression import Sums, summed, weight_and_bias
 from vtp.calibration.watching import BATCH, Reached, first_readers, left_after, watched
-from vtp.models import Model, from_state
+from vtp.models import Model, from_state, in_batches
 from vtp.numerics import sqrt
 
 WIDEST = 2.0
@@ -42,8 +42,8 @@ def refitted(
             what it is to give it gets the sums.
     """
     result = from_state(model.spec, model.state_dict()).eval()
-    theirs = [reference.embed(batch) for batch in images.split(BATCH)]
-    ours = [result.embed(batch) for batch in images.split(BATCH)]
+    batches = in_batches(images, reference.spec, BATCH)
+    theirs, ours = ([each.embed(batch) for batch in batches] for each in (reference, result))
     for index in range(len(result.blocks)):
         fitted = {name: source for name, source in layers.items() if name.startswith(f"blocks.{index}.")}
         theirs, wanted = _aims(reference, index, theirs, fitted)

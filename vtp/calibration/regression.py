@@ -17,6 +17,14 @@ RIDGE = 1e-4
 """The largest ridge, as a part of the mean square over the directions of what a layer reads."""
 
 
+UNKNOWN = 1e-3
+"""The ridge where there are too few rows to tell chance apart, as a part of the same mean square.
+
+Without any fit a ViT of the digits whose last MLP is cut from 256 to 192 dims on 170 images moves its predictions
+on test images by 4.6e-3 nats, with it by 4.8e-5 (on 85 by 2.4e-3 and 1.0e-4; by hand, n = 1).
+"""
+
+
 @dataclass(eq=False)
 class Sums:
     """Of what a layer reads, x (in), and is to give, y (out), over rows; float64, of products in the rows' dtype.
@@ -119,7 +127,8 @@ def least_squares(sums: Sums, with_shift: bool, size: float) -> tuple[Tensor, Te
     Directions in which nothing flows (`carried_directions`) are left alone. A fit of p regressors to n rows
     explains p/n of pure noise: each output's share of D is multiplied by max(0, 1 - 1/F), where F is the F
     statistic of its regression (the positive-part James-Stein factor), so that a correction that few images would
-    suggest by chance is not made.
+    suggest by chance is not made. Where there are no more rows than regressors, nothing says what chance explains;
+    then `UNKNOWN` keeps the fit to directions in which much flows.
 
     Where next to nothing flows, what fits best may be hundreds of times the weight. That costs nothing on these
     rows, and everything as soon as what is read moves: by training, or in bfloat16. So where the Frobenius norm of
@@ -134,13 +143,14 @@ def least_squares(sums: Sums, with_shift: bool, size: float) -> tuple[Tensor, Te
     values, basis = carried_directions(xx)
     regressors = len(values)
     freedom = sums.rows - regressors - with_shift
-    if freedom <= 0:
-        return torch.zeros_like(yx), y_mean
-    along = yx @ basis
-    explained = (along.square() / values).sum(1)
-    chance = regressors / freedom * (yy - explained).clamp_min(0)
-    along *= (1 - chance / explained.clamp_min(torch.finfo(explained.dtype).tiny)).clamp_min(0)[:, None]
-    ridge, most = 0.0, RIDGE * float(values.sum()) / max(1, regressors)
+    along, mean = yx @ basis, float(values.sum()) / max(1, regressors)
+    ridge, most = 0.0, RIDGE * mean
+    if freedom > 0:
+        explained = (along.square() / values).sum(1)
+        chance = regressors / freedom * (yy - explained).clamp_min(0)
+        along *= (1 - chance / explained.clamp_min(torch.finfo(explained.dtype).tiny)).clamp_min(0)[:, None]
+    else:
+        ridge = UNKNOWN * mean
     while ridge < most and float((along / (values + ridge)).norm()) > LARGEST * size:
         ridge = min(most, max(2 * ridge, torch.finfo(values.dtype).eps * most))
     change = along / (values + ridge) @ basis.T

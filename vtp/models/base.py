@@ -8,13 +8,20 @@ from torch import Tensor, nn
 
 from vtp.models.spec import ModelSpec
 
-IMAGES = 250  # at once, at most, where there are no gradients
+IMAGES = 250  # at once, at most
 ENTRIES = 2**27  # at most, of the largest tensor at once: half a gigabyte in float32
 
 
-def in_batches(images: Tensor, spec: ModelSpec) -> tuple[Tensor, ...]:
-    """Return images (N, …) in batches of what a model of `spec` takes at once where there are no gradients."""
-    size = max(1, min(IMAGES, ENTRIES // spec.largest_activation))
+def in_batches(images: Tensor, spec: ModelSpec, most: int = IMAGES, kept: int = 1) -> tuple[Tensor, ...]:
+    """Return images (N, …) in batches of what a model of `spec` takes at once.
+
+    Args:
+        images: of the model's size.
+        spec: the model's.
+        most: images at once, where they are small.
+        kept: how many tensors of the largest size are kept at a time; more than one where there are gradients.
+    """
+    size = max(1, min(most, ENTRIES // (kept * spec.largest_activation)))
     return images.split(size)  # type: ignore[no-any-return]
 
 

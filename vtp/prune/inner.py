@@ -87,11 +87,11 @@ class Narrowing:
 
     @classmethod
     def of(cls, model: Model, flows: Mapping[str, Moments], step: int = 1) -> Self:
-        """Prepare a model without scores and factors, on the CPU; it stays as it is.
+        """Prepare a model without scores and factors, which stays as it is; all is on the CPU from here on.
 
         A multiple of `step` dims stays, of each head or behind an activation, or all.
         """
-        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        state = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
         sites = [_options(state, inner, flows, step) for inner in FAMILIES[model.spec.name].inner(model.spec)]
         return cls(model.spec, state, weights(model), sites)
 

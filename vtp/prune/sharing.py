@@ -61,7 +61,7 @@ def shared(
     Where no share lets the budget be kept, the largest one is taken.
 
     Args:
-        model: without scores and factors, on the CPU.
+        model: without scores and factors, on the device of `images`, as the other two.
         reference: whose outputs it is refitted to.
         dense: of whose cost the budget is a fraction.
         images: uint8 (N, C, H, W), without labels.
@@ -80,7 +80,7 @@ def shared(
         by_dims = sum(site.predicted_loss for site in sites)
         if by_dims >= lost:
             break
-        slim = corrected(slim, reference, images)
+        slim = corrected(slim.to(images.device), reference, images)
         times = measured(slim, budget.batch, dense) if budget.unit == "latency" else None
         target = budget.keep * (times.dense if times else whole)
         by_ranks = loss_by_ranks(slim, moments(slim, images, seed), budget, target, times)
@@ -108,7 +108,7 @@ def loss_by_ranks(
     roots = {id(flow.inputs): Root(flow.inputs.covariance) for flow in flows.values()}
     tables = []
     for name, layer in factorisable(model).items():
-        flow, weight = flows[name], layer.weight.detach().flatten(1).double()
+        flow, weight = flows[name], layer.weight.detach().flatten(1).double().cpu()
         gradients = Root(flow.gradients, gradient_ridge(flow))
         worth = torch.linalg.svdvals(gradients.root @ weight @ roots[id(flow.inputs)].root).square()
         errors = (worth.sum() - worth.cumsum(0)).clamp_min(0).numpy()

@@ -36,7 +36,7 @@ class ResNetSpec(ModelSpec):
         """Entries of what the stem makes, or a convolution in front of the first stride."""
         unstrided = takewhile(lambda block: block.stride == 1, self.blocks)
         widths = (max(block.inner, block.outputs) for block in unstrided)
-        return max(self.stem, *widths) * self.image_size**2
+        return max([self.stem, *widths]) * self.image_size**2
 
 
 def dense_spec(params: ResNetParams, **common: Any) -> ResNetSpec:

@@ -30,6 +30,8 @@ from vtp.models.vit.pretrained.reading import (
 )
 from vtp.models.vit.spec import Resize
 
+HEADS = ("head.", "distillation_head.", "representation.")
+
 
 def from_module(
     module: nn.Module, preprocessing: Preprocessing | None = None, classes: int | None = None
@@ -65,7 +67,7 @@ def load_source(source: str, weights: Path | None = None, classes: int | None = 
             or `vtp/` and a checkpoint of this project, which has weights, so that `weights` is not read.
         weights: a file, safetensors or one of torch.save with nothing but tensors; None: those in the folder, or
             else the library's own download.
-        classes: as in `from_module`.
+        classes: as in `from_module`; weights without a head get one, too.
 
     Raises UserError, one sentence, if the source is unknown or not supported, or the weights do not fit it.
     """
@@ -128,7 +130,10 @@ def _read(
     if preprocessing is None:
         raise UserError(f"{type(module).__name__} does not say how pixels are normalised; give preprocessing")
     found = translated(reader, state)
-    check_fit(found, translated(reader, module.state_dict()))
+    wanted = translated(reader, module.state_dict())
+    if classes is not None and not any(name.startswith(HEADS) for name in found):
+        wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith(HEADS)}
+    check_fit(found, wanted)
     if "head.weight" not in found and classes is None:
         raise UserError(f"{type(module).__name__} has no head, so it gives no logits; give classes")
     tensors = plain_tensors(found)

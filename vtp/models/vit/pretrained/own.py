@@ -31,6 +31,8 @@ def load_own(path: Path, classes: int | None) -> Model:
     if spec.factors or spec.scored:
         what = "factors" if spec.factors else "importance scores"
         raise UserError(f"{path}: a model with {what}, but must be dense, as baseline writes it")
+    if any(head.qk != head.v for block in spec.blocks for head in block.heads):
+        raise UserError(f"{path}: a model whose heads have lost dims, but must be dense, as baseline writes it")
     state, images = model.state_dict(), load_resizing(path)
     resize = Resize(images.resize or images.image_size, images.squash, cast(Any, images.interpolation))
     if classes not in (None, spec.classes):

@@ -179,7 +179,10 @@ def check_fit(found: Mapping[str, Named], wanted: Mapping[str, Named]) -> None:
 
 
 def plain_tensors(found: Mapping[str, Named]) -> State:
-    """Return the tensors, on the CPU; raise UserError unless all are float32, or all float64."""
+    """Return the tensors, on the CPU; raise UserError unless all are float32, or all float64.
+
+    Whether the last norm is of tokens or of what is pooled, of which a model has one, its architecture says.
+    """
     first = next(iter(found.values())).tensor.dtype
     for name, tensor in found.values():
         if tensor.dtype not in DTYPES or tensor.dtype != first:
@@ -187,4 +190,4 @@ def plain_tensors(found: Mapping[str, Named]) -> State:
                 f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')}, but all weights must be float32, "
                 "or all float64; .float() on the module converts them"
             )
-    return {ours: tensor.detach().cpu() for ours, (_, tensor) in found.items()}
+    return {ours.removeprefix("pooled_"): tensor.detach().cpu() for ours, (_, tensor) in found.items()}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ NAMES = {
     "dist_token": "distillation_token",
     "reg_token": "registers",
     "pos_embed": "positions",
-    **layers("", "", {r"patch_embed\.proj": "embedding", "norm_pre": "pre_norm", "norm|fc_norm": "norm"}),
+    **layers("", "", {r"patch_embed\.proj": "embedding", "norm_pre": "pre_norm"}),
+    **layers("", "", {"norm": "norm", "fc_norm": "pooled_norm"}),
     **layers("", "", {"head": "head", "head_dist": "distillation_head"}),
     **layers(
         BLOCK,
@@ -101,8 +103,6 @@ def preprocessing(module: Any) -> Preprocessing | None:
 
 def build(name: str, state: State) -> nn.Module:
     """Return timm's module `name`, or that of a folder, with the classes and image size of `state`, on meta."""
-    import timm
-
     if Path(name).is_dir():
         _check_folder(Path(name))
         name = f"local-dir:{name}"
@@ -111,15 +111,27 @@ def build(name: str, state: State) -> nn.Module:
     changes: dict[str, Any] = {}
     if "head.weight" in state:
         changes["num_classes"] = len(state["head.weight"])
+    if "fc_norm.weight" in state and "norm.weight" not in state:
+        changes["global_pool"] = "avg"
     with torch.device("meta"):
-        module: Any = timm.create_model(name, **changes)
+        module: Any = _created(name, changes)
         if "pos_embed" in state and getattr(module, "pos_embed", None) is not None:
             patches = module.patch_embed.num_patches + state["pos_embed"].shape[1] - module.pos_embed.shape[1]
             side = math.isqrt(max(patches, 0))
             if side**2 == patches and patches != module.patch_embed.num_patches:
                 size = side * module.patch_embed.patch_size[0]
-                module = timm.create_model(name, **changes, img_size=size)
+                module = _created(name, changes | {"img_size": size})
     return module  # type: ignore[no-any-return]
+
+
+def _created(name: str, changes: Mapping[str, Any]) -> nn.Module:
+    """Return timm's module; raise UserError, in timm's words, if there is none of that name and tag."""
+    import timm
+
+    try:
+        return timm.create_model(name, **changes)
+    except RuntimeError as error:
+        raise UserError(f"model.source is timm/{name}, but timm says: {str(error).splitlines()[0]}") from error
 
 
 def download(name: str) -> nn.Module:

@@ -142,7 +142,11 @@ def preprocessing(module: Any) -> Preprocessing:
     file = _processor_file(config.name_or_path)
     if file is not None:
         processor |= _stated(file, processor["size"])
-    return _from_processor(processor, _square(getattr(config, "vision_config", config), "image_size"))
+    try:
+        return _from_processor(processor, _square(getattr(config, "vision_config", config), "image_size"))
+    except (TypeError, AttributeError, LookupError) as error:
+        said = {key: processor.get(key) for key in ("image_mean", "image_std", "size", "crop_size")}
+        raise UserError(f"{file}: the forms of {said} are not all known") from error
 
 
 def _stated(file: Path, size: Mapping[str, int]) -> dict[str, Any]:
