@@ -72,7 +72,8 @@ def test_weight_decay_is_of_weight_matrices_alone(optimizer: str) -> None:
     differing = {name for name in after[0] if not torch.equal(after[0][name], after[1][name])}
     modules = dict(model.named_modules())
     linear = {name for name in after[0] if isinstance(modules[name.rpartition(".")[0]], torch.nn.Linear)}
-    assert differing == {name for name in linear if name.endswith("weight")} | {"blocks.0.mlp.up.left.mix"}
+    assert differing == {name for name in linear if name.endswith("weight")}
+    assert "blocks.0.mlp.up.left.mix" in after[0]
 
 
 @both

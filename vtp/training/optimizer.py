@@ -9,8 +9,6 @@ from vtp.models import Model
 from vtp.params import TrainingParams
 from vtp.training.muon import Muon
 
-MATRICES = ("weight", "mix")  # mix: what a factor of the form `pivot` stores
-
 
 class Optimizer:
     """Optimizers of different parameters as one.
@@ -42,7 +40,8 @@ class Optimizer:
 def make_optimizer(model: Model, params: TrainingParams) -> Optimizer:
     """Return the optimizer that `params` name, decaying weight matrices alone; rates are yet to be set.
 
-    Biases, norms, positions, the class token and importance scores are not decayed, factors are. Muon is of the
+    Biases, norms, positions, the class token and importance scores are not decayed, nor is the mix of a pair in the
+    form `pivot`: the product shrinks by the other factor alone, as fast as a dense weight would. Muon is of the
     weights in blocks; the first and the last layer and all that is not decayed have AdamW (arXiv:1711.05101) then.
     """
     hidden: list[nn.Parameter] = []
@@ -50,7 +49,7 @@ def make_optimizer(model: Model, params: TrainingParams) -> Optimizer:
     free: list[nn.Parameter] = []
     for place, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            is_weight = name in MATRICES and parameter.ndim > 1
+            is_weight = name == "weight" and parameter.ndim > 1
             is_hidden = is_weight and place.startswith("blocks.") and params.optimizer == "muon"
             (hidden if is_hidden else decayed if is_weight else free).append(parameter)
     kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
