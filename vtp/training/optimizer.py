@@ -40,9 +40,9 @@ class Optimizer:
 def make_optimizer(model: Model, params: TrainingParams) -> Optimizer:
     """Return the optimizer that `params` name, decaying weight matrices alone; rates are yet to be set.
 
-    Biases, norms, positions, the class token and importance scores are not decayed, nor is the mix of a pair in the
-    form `pivot`: the product shrinks by the other factor alone, as fast as a dense weight would. Muon is of the
-    weights in blocks; the first and the last layer and all that is not decayed have AdamW (arXiv:1711.05101) then.
+    Biases, norms, positions, the class token and importance scores are not decayed, nor is the mix of factors in
+    the form `pivot`: their product shrinks by the other factor alone, as fast as a dense weight would. Muon is of
+    the weights in blocks; the first and the last layer and all that is not decayed have AdamW (arXiv:1711.05101).
     """
     hidden: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
