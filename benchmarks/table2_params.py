@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.table2_report import ROOT, Row
 from stages.paths import PARAMS, model_path
+from vtp.errors import UserError
 from vtp.models.vit.pretrained.params import OWN
 from vtp.params import flatten, params_from_text
 from vtp.yaml import read_yaml
@@ -41,14 +42,20 @@ def content_of(row: Row, seed: int, options: argparse.Namespace) -> dict[str, An
 
 
 def asked(options: argparse.Namespace) -> dict[str, str]:
-    """Return key -> value of `--set`, as YAML."""
-    return {key: value for key, _, value in (text.partition("=") for text in options.set)}
+    """Return key -> value of `--set`, as YAML; raise UserError if the seed is among them."""
+    found = {key: value for key, _, value in (text.partition("=") for text in options.set)}
+    if "seed" in found:
+        raise UserError(f"--set has seed={found['seed']}, but folders and results are by --seeds {found['seed']}")
+    return found
 
 
 def put(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set `section.key` of the content of params.yaml."""
+    """Set `section.key` of the content of params.yaml; raise UserError if there can be no such key."""
     section, _, name = key.rpartition(".")
-    (content.setdefault(section, {}) if section else content)[name] = value
+    place = content.setdefault(section, {}) if section else content
+    if not isinstance(place, dict):
+        raise UserError(f"--set has {key}, but {section} is no section of params.yaml")
+    place[name] = value
 
 
 def told(content: dict[str, Any]) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def _models_with(key: str) -> set[str]:
 
 
 def header(text: str) -> str:
-    """Return the comment that a file opens with, and the empty line after it."""
-    return text[: text.index("\n\n") + 2]
+    """Return the comment that a file opens with, and the empty line after it; nothing where there is none."""
+    comment, _, _ = text.partition("\n\n")
+    return comment + "\n\n" if all(line.startswith("#") for line in comment.splitlines()) else ""
 
 
 def body(section: Any, indent: str = "") -> str:

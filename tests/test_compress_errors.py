@@ -166,7 +166,8 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
         "skip has 'head', but must match linear layers or convolutions; the model's first: 0, 2, 4",
     ),
     "no such layers": (lambda: compress(small_mlp(), IMAGES, layers="block*"), r"layers has 'block\*', but must"),
-    "nothing left": (lambda: compress(small_mlp(), IMAGES, skip=["*"]), r"no layer is left .* skip=\['\*'\]"),
+    "nothing left": (lambda: compress(small_mlp(), IMAGES, skip=["*"]), r"no layer is left .* skip=\['\*'\]$"),
+    "head left": (lambda: compress(small_mlp(), IMAGES, layers="4"), r"skip=\[\]; 4: it gives the logits$"),
 }
 
 

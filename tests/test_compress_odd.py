@@ -13,6 +13,8 @@ import vtp
 from tests.compressed import normal, small_resnet, small_vit
 from vtp import compress
 from vtp.errors import UserError
+from vtp.models.layers import LowRankLinear
+from vtp.models.spec import Factor
 
 
 class InAList(nn.Module):
@@ -108,16 +110,17 @@ def test_a_layer_that_a_batch_shares_is_factorised_however_large_a_batch_is(
 
 
 class Experts(nn.Module):
-    """Each image goes to one of two experts."""
+    """Each image goes to one of two experts, which run on none as well, or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_none: bool = False) -> None:
         super().__init__()
+        self.on_none = on_none
         self.experts, self.head = nn.ModuleList([nn.Linear(12, 32), nn.Linear(12, 32)]), nn.Linear(32, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         joined = x.new_zeros(len(x), 32)
         for expert, chosen in zip(self.experts, (x[:, 0] > 0, x[:, 0] <= 0), strict=True):
-            if chosen.any():
+            if chosen.any() or self.on_none:
                 joined = joined.index_add(0, chosen.nonzero().flatten(), expert(x[chosen]))
         return self.head(joined)  # type: ignore[no-any-return]
 
@@ -128,8 +131,44 @@ def test_an_expert_to_which_some_batch_does_not_go_is_named() -> None:
     images[:4, 0], images[4:8, 0] = torch.tensor([1.0, -1, 1, -1]), 1
     with pytest.raises(UserError, match=r"^compress: layer experts.1: the model runs it 0 times on some images"):
         compress(Experts(), images, batch_size=4)
-    _, report = compress(Experts(), images, batch_size=100)
-    assert all(unit.rank for unit in report.units)
+    for experts, batch_size in ((Experts(), 100), (Experts(on_none=True), 4)):
+        _, report = compress(experts, images, batch_size=batch_size)
+        assert all(unit.rank for unit in report.units)
+    with pytest.raises(UserError, match=r"^compress: layer experts.1: none of the images comes to it"):
+        compress(Experts(on_none=True), images[4:8])
+
+
+class Routed(nn.Module):
+    """Where an image goes is decided by what a layer makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.head = nn.Linear(12, 12), nn.Linear(32, 3)
+        self.experts = nn.ModuleList([nn.Linear(12, 32), nn.Linear(12, 32)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.gate(x)[:, :1]
+        first = score > 0
+        joined = torch.zeros(len(x), 32)
+        for expert, chosen in zip(self.experts, (first, ~first), strict=True):
+            if chosen.any():
+                joined = joined + chosen * score * expert(x)
+        return self.head(joined)  # type: ignore[no-any-return]
+
+
+def test_an_expert_to_which_no_image_goes_any_more_is_none_that_is_held_elsewhere() -> None:
+    moved = 0
+    for seed in range(10):
+        torch.manual_seed(seed)
+        model, images = Routed(), normal(24, 12, seed=seed)
+        towards, bias = model.gate.weight[0].detach(), model.gate.bias[0].detach()
+        wanted = torch.tensor(
+            [1.0, 1, 1, 1, 1, -1e-4] + [1.0, -1] * 9
+        )  # the sixth all but goes to the other expert
+        images += (wanted - bias - images @ towards)[:, None] * towards / towards.square().sum()
+        small, _ = compress(model, images, batch_size=6, keep=0.5)
+        moved += bool((small.gate(images[:6])[:, 0] > 0).all())
+    assert moved
 
 
 class Normed(nn.Module):
@@ -173,6 +212,30 @@ def test_what_was_compressed_twice_comes_back_from_one_file(
     restored = vtp.restore(build(), tmp_path / "twice")
     with torch.no_grad():
         assert torch.equal(restored.eval()(images), twice.eval()(images))
+
+
+class Factorised(nn.Module):
+    """Its constructor makes low-rank factors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low = LowRankLinear(nn.Linear(12, 32), Factor(4, True))
+        self.high, self.head = nn.Linear(32, 32), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.high(self.low(x).tanh()))  # type: ignore[no-any-return]
+
+
+def test_factors_that_a_constructor_makes_are_met_again(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = normal(50, 12)
+    small, report = compress(Factorised(), images, skip="low.*")
+    report.save(tmp_path / "once")
+    once = vtp.restore(Factorised(), tmp_path / "once")
+    assert torch.equal(once(images), small(images))
+    twice, report = compress(once, images, layers="high.*", keep=0.5)
+    report.save(tmp_path / "twice")
+    assert torch.equal(vtp.restore(once, tmp_path / "twice")(images), twice(images))
 
 
 @given(st.integers(20, 60))

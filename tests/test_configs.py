@@ -40,7 +40,7 @@ def test_a_new_key_comes_into_the_files_that_have_it_and_no_other(
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         without = "".join(line for line in lines if not line.startswith(f"  {key}: {value} "))
         (tmp_path / "configs" / path.name).write_text(without, encoding="utf-8")
-    own = (CONFIGS[0].read_text(encoding="utf-8")).replace("seed: 0 ", "seed: 7 ")
+    own = (CONFIGS[0].read_text(encoding="utf-8")).partition("\n\n")[2].replace("seed: 0 ", "seed: 7 ")
     (tmp_path / "params.yaml").write_text(own, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["commands.configs", argument])

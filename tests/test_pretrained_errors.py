@@ -151,6 +151,10 @@ def test_files_that_do_not_fit_are_refused_with_the_key(tmp_path: Path, monkeypa
         with pytest.raises(UserError, match=words) as caught:
             load_source("timm/deit_tiny_patch16_224", tmp_path / f"{name}.pth")
         assert str(caught.value).startswith(f"{tmp_path / name}.pth")
+    pooled = {**without("norm.weight"), "fc_norm.weight": torch.ones(192)}
+    torch.save(pooled, tmp_path / "pooled.pth")
+    with pytest.raises(UserError, match=r"but timm says: The distilled head reads"):
+        load_source("timm/deit_tiny_distilled_patch16_224", tmp_path / "pooled.pth")
     with pytest.raises(UserError, match=r"but timm says: Invalid pretrained tag"):
         load_source("timm/deit_tiny_patch16_224.nonsense", tmp_path / "missing.pth")
     assert not Path("run-by-pickle").exists()

@@ -112,7 +112,14 @@ def test_the_seeds_of_a_row_that_needs_another_stand_in_its_cells_together(
     assert record_done(2, "patch4-4567abcd") == [2]  # what it begins with is another model
 
 
-def test_a_key_that_a_row_does_not_have_is_refused_in_one_sentence() -> None:
-    content = content_of(ROWS["patch8"], 0, Namespace(**vars(PLAIN) | {"set": ["trainig.flip=true"]}))
-    with pytest.raises(UserError, match=r"unknown key trainig; allowed here are"):
-        told(content)
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("trainig.flip", r"unknown key trainig; allowed here are"),
+        ("seed", r"--set has seed=1, but folders and results are by --seeds 1"),
+        ("seed.x", r"--set has seed.x, but seed is no section of params.yaml"),
+    ],
+)
+def test_a_key_that_a_row_does_not_have_is_refused_in_one_sentence(key: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        told(content_of(ROWS["patch8"], 0, Namespace(**vars(PLAIN) | {"set": [f"{key}=1"]})))

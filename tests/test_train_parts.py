@@ -45,18 +45,6 @@ def test_proximal_steps_give_exact_zeros_and_subgradients_none(tmp_path: Path) -
     assert zeros[False] == 0
 
 
-def test_scores_stay_where_they_are_until_a_gradient_says_something_of_them() -> None:
-    model = scored()
-    torch.nn.init.zeros_(model.head.weight)  # type: ignore[arg-type, union-attr]
-    recipe = replace(RECIPE, l1=L1(0.001, True), shared=replace(SHARED, batch_size=len(TRAINING)))
-    optimizer = make_optimizer(model, recipe.shared)
-    for step in range(3):
-        train_epoch(model, TRAINING, optimizer, recipe, 0, Listener())  # a single step
-        values = torch.cat(list(scores(model).values()))
-        assert ((values - 1).abs().max() == 0) == (step == 0)
-        assert values.abs().mean() > 0.5
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "muon"])
 def test_weight_decay_is_of_weight_matrices_alone(optimizer: str) -> None:
     after = []

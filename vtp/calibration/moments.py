@@ -104,9 +104,9 @@ def moments_of(
         batches: what `run` takes.
         seed: of the draws.
 
-    Raises UserError where a layer does not run once; where the model overwrites what a layer reads or gives: that
-    is then no longer to be seen; and where no gradient comes back to a layer: nothing would then be known of what
-    it does to the logits.
+    Raises UserError where a layer does not run once, or on no image; where the model overwrites what a layer reads
+    or gives: that is then no longer to be seen; and where no gradient comes back to a layer: nothing would then be
+    known of what it does to the logits.
     """
     inputs: dict[str, _Sums] = {}
     gradients: dict[str, Tensor] = {}
@@ -119,11 +119,16 @@ def moments_of(
         shared = first_readers(layers, seen)
         for name in dict.fromkeys(shared.values()):
             rows = input_rows(layers[name], seen[name].detach())
-            inputs.setdefault(name, _Sums(rows)).add(rows)
+            if len(rows):  # to an expert no image of a batch may go
+                inputs.setdefault(name, _Sums(rows)).add(rows)
         for name, gradient in by_output.items():
             rows = output_rows(layers[name], gradient)
             products = rows.T @ rows
             gradients[name] = gradients[name].add_(products) if name in gradients else products.double()
+    if unreached := [name for name, first in shared.items() if first not in inputs]:
+        raise UserError(
+            f"layer {unreached[0]}: none of the images comes to it; give more, or leave the layer alone"
+        )
     finished = {name: sums.moments() for name, sums in inputs.items()}
     return {
         name: Moments(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from vtp.calibration.moments import Moments, moments_of
 from vtp.checked import checked
-from vtp.compression.compressible import Run, check_used, compressible
+from vtp.compression.compressible import Run, check_gone, compressible
 from vtp.compression.modules import calibrating, copy_into, distinct, factors_of, put_factors
 from vtp.compression.recovery import nearness, recovered
 from vtp.compression.report import KIND, Report
@@ -24,7 +24,7 @@ from vtp.decompositions import METHODS
 from vtp.errors import UserError
 from vtp.lowrank.factorise import factorise_units
 from vtp.lowrank.units import units
-from vtp.models.layers import check_shapes
+from vtp.models.layers import LowRankConv2d, LowRankLinear, check_shapes, factor_of
 from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
 from vtp.sealed import read_sealed
@@ -104,9 +104,10 @@ def compress(
             factors, reports = factorise_units(units(chosen, flows, plan), state, method, plan)
         except UserError as error:
             raise UserError(f"compress: {error}") from error
+        replaced = {name: small.get_submodule(name) for name in factors}
         put_factors(small, factors)
         copy_into(small, {name: tensor for name, tensor in state.items() if name not in before})
-        check_used(small, run, batches[0], factors)
+        check_gone(replaced, run, batches[0])
         if recover:
             teacher = Run(copy.deepcopy(model).eval(), forward)
             (unrecovered, _), near = recovered(small, run, teacher, seen, batches, dense, recover, seed)
@@ -176,6 +177,8 @@ def restore(model: M, path: Path | str) -> M:
     factors = {name: checked(Factor, plain, str(path), name) for name, plain in content["factors"].items()}
     for name, factor in factors.items():
         layer = dict(restored.named_modules()).get(name)
+        if isinstance(layer, LowRankLinear | LowRankConv2d) and factor_of(layer) == factor:
+            continue  # the constructor makes it so
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise UserError(f"{path}: made from another model: {type(model).__name__} has no layer {name}")
         if factor.rank > min(layer.weight.flatten(1).shape):

@@ -108,8 +108,9 @@ def compressible(
             raise UserError(f"compress: layer {name} {how} in a forward pass; leave it alone with skip={[name]!r}")
     chosen = {name: module for name, module in left.items() if name not in heads}
     if not chosen:
+        why = "".join(f"; {name}: {reason}" for name, reason in [*left_alone.items()][:1])
         raise UserError(
-            f"compress: no layer is left to factorise among layers={list(layers)!r}, skip={list(skip)!r}"
+            f"compress: no layer is left to factorise among layers={list(layers)!r}, skip={list(skip)!r}{why}"
         )
     return chosen, left_alone
 
@@ -159,12 +160,11 @@ def _check_not_shared(model: nn.Module, layers: dict[str, nn.Linear | nn.Conv2d]
             )
 
 
-def check_used(model: nn.Module, run: Run, batch: Any, names: Iterable[str]) -> None:
-    """Raise UserError if a model does not run the layers of these names, which have taken the place of others."""
-    found = {name: model.get_submodule(name) for name in names}
-    calls, _ = _observed(found, run, batch)
-    for name in found:
-        if not calls[name]:
+def check_gone(replaced: Mapping[str, nn.Module], run: Run, batch: Any) -> None:
+    """Raise UserError if a model still runs a layer that another has taken the place of."""
+    calls, _ = _observed(replaced, run, batch)
+    for name in replaced:
+        if calls[name]:
             raise UserError(
                 f"compress: layer {name} is held elsewhere, too, as in a list, where nothing can take its place; "
                 f"hold it in an nn.ModuleList, or leave it alone with skip={[name]!r}"

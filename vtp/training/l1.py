@@ -37,8 +37,6 @@ class L1:
             return
         group = next(group for group in optimizer.param_groups if any(p is score for p in group["params"]))
         state = optimizer.state[score]
-        if not state["exp_avg_sq"].any():  # behind a new head, which is zero, nothing is known of any dim yet
-            return
         unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
         threshold = group["lr"] * self.rate / (sqrt(unbiased) + group["eps"])
         score.copy_(score.sign() * (score.abs() - threshold).clamp_min(0))

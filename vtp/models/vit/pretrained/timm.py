@@ -130,8 +130,9 @@ def _created(name: str, changes: Mapping[str, Any]) -> nn.Module:
 
     try:
         return timm.create_model(name, **changes)
-    except RuntimeError as error:
-        raise UserError(f"model.source is timm/{name}, but timm says: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError) as error:
+        source = f"timm/{name.removeprefix('local-dir:')}"
+        raise UserError(f"model.source is {source}, but timm says: {str(error).splitlines()[0]}") from error
 
 
 def download(name: str) -> nn.Module:
