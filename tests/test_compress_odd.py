@@ -166,7 +166,7 @@ def test_an_expert_to_which_no_image_goes_any_more_is_none_that_is_held_elsewher
             [1.0, 1, 1, 1, 1, -1e-4] + [1.0, -1] * 9
         )  # the sixth all but goes to the other expert
         images += (wanted - bias - images @ towards)[:, None] * towards / towards.square().sum()
-        small, _ = compress(model, images, batch_size=6, keep=0.5)
+        small, _ = compress(model, images, batch_size=6, metric="weight", allocation="uniform")
         moved += bool((small.gate(images[:6])[:, 0] > 0).all())
     assert moved
 
