@@ -41,10 +41,11 @@ def table(experiments: Sequence[Experiment]) -> str:
         legend += textwrap.fill(f"differs in: where it names no other value, {common}", WIDTH) + "\n"
     rows = [_row(experiment, "") for experiment in experiments]
     room = WIDTH - markdown_table(HEADER, rows).index("\n") + len(HEADER[1])
-    rows = [
-        _row(*pair) for pair in zip(experiments, (_shortened(what, room) for what in differences), strict=True)
-    ]
-    return f"{legend}\n{markdown_table(HEADER, rows)}"
+    notes = list(dict.fromkeys(what for what in differences if len(what) > room))
+    cells = [f"note {notes.index(what) + 1}" if what in notes else what for what in differences]
+    rows = [_row(*pair) for pair in zip(experiments, cells, strict=True)]
+    below = [textwrap.fill(f"note {number}: {what}", WIDTH) + "\n" for number, what in enumerate(notes, 1)]
+    return f"{legend}\n{markdown_table(HEADER, rows)}" + "".join(["\n", *below] if below else [])
 
 
 def distinguish(settings: Sequence[Mapping[str, str]]) -> tuple[str, list[str]]:
@@ -88,7 +89,9 @@ def _either(experiments: Sequence[Experiment], figure: str) -> str:
 
 
 def _shortened(words: str, width: int) -> str:
-    return words if len(words) <= width else f"{words[: width - 1]}…"
+    """Return the words with … in the middle if they are too long: names of experiments differ at their ends."""
+    start = (width - 1) // 2
+    return words if len(words) <= width else f"{words[:start]}…{words[start + 1 - width :]}"
 
 
 if __name__ == "__main__":

@@ -44,10 +44,11 @@ def main() -> None:
     shape = f"{dense.channels}, {dense.image_size}, {dense.image_size}"
     page = render(
         sorted(FOLDER.glob("*.png")),
-        title=f"{params.decomp}, keep {asked(params):g}",
+        title=params.decomp + ("" if params.decomp == "none" else f", keep {asked(params):g}"),
         model=f"{dense.name} for images of {shape.replace(', ', '×')} and {dense.classes} classes",
         tiles=tiles(metrics),
         methods=compared,
+        budget=budget_in_words(params),
         loss=loss_table(histories, chosen),
         moved=moved_table(prune, methods),
         method=params.decomp,
@@ -203,12 +204,12 @@ def table(params: Params, metrics: Mapping[str, Any], compared: Table) -> str:
 def budget_in_words(params: Params) -> str:
     """Return what the columns keep and kept mean."""
     budget = params.decompose.budget
-    costs = "model's latency" if budget == "latency" else f"blocks' {budget}"
+    costs = "model's latency" if budget == "latency" else f"blocks' {'MACs' if budget == 'macs' else budget}"
     if params.compress.keep is None:
-        return f"keep and kept: the fraction of the {costs} asked for and reached."
+        return f"keep and kept: of the pruned {costs}, the fraction asked for and reached."
     return (
-        f"keep: the fraction of the dense {costs} asked for, of pruning and factors together; kept: the fraction "
-        "of what pruning left that factors reached."
+        f"keep: of the dense {costs}, the fraction asked for, of pruning and factors together; kept: of what "
+        "pruning left of them, the fraction that factors reached."
     )
 
 

@@ -40,7 +40,7 @@ differs in: where it names no other value, decompose.keep=0.3
 | experiment           |         differs in | method | params |  MACs |   val | dense | pruned |  fact | final |
 |----------------------|-------------------:|-------:|-------:|------:|------:|------:|-------:|------:|------:|
 | a                    |                    |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
-| an-experiment-of-a-… | decompose.keep=0.5 |     qr |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
+| an-experi…-long-name | decompose.keep=0.5 |     qr |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
 | c                    |                    |    svd |  41.06 | 49.44 | 95.00 | 98.00 |  96.00 | 50.00 | 97.00 |
 """
 
@@ -100,6 +100,23 @@ def test_however_many_experiments_and_long_names_the_table_fits(
     lines = table(shown).splitlines()
     assert len([line for line in lines if line.startswith("|")]) == 2 + len(shown)
     assert max(map(len, lines)) <= WIDTH
+
+
+def test_differences_that_do_not_fit_stand_below_whole() -> None:
+    def trained(rate: float, name: str) -> Experiment:
+        data = replace(PARAMS.data, path="/home/me/photos")
+        return experiment(replace(PARAMS, data=data, baseline=replace(PARAMS.baseline, learning_rate=rate)), name)
+
+    shown = [*(experiment(PARAMS, name) for name in "aabb"), trained(0.001, "c"), trained(0.0005, "d")]
+    shown += [trained(0.001, "e"), experiment(replace(PARAMS, seed=2), "f")]
+    lines = table(shown).splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in lines if line.startswith("|")}
+    assert [cells[name] for name in "bcdef"] == ["", "note 1", "note 2", "note 1", "seed=2"]
+    assert lines[-3:] == [
+        "",
+        "note 1: path=/home/me/photos baseline.learning_rate=0.001",
+        "note 2: path=/home/me/photos baseline.learning_rate=0.0005",
+    ]
 
 
 def test_values_that_differ_are_named_by_the_end_of_their_key_where_that_is_clear() -> None:

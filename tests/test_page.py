@@ -85,6 +85,7 @@ def page(tmp_path: Path) -> str:
         model="vit",
         tiles=[("parameters", "2 → 1", "50 %")],
         methods=some,
+        budget="keep: what was asked for",
         loss=some,
         moved=some,
         method="svd",

@@ -140,8 +140,20 @@ PLOTS: dict[str, Callable[[Path], None]] = {
     "confusion": lambda path: plot_confusion({model: confused(4) for model in ("dense", "svd")}, 12, path),
     "confusion, prices": lambda path: plot_confusion({"dense": {"$10_$20": {"$10_$20": 3}}}, 3, path),
     "confusion, many classes": lambda path: plot_confusion({"dense": confused(120)}, 360, path),
+    "confusion, long names": lambda path: plot_confusion(
+        {"dense": {40 * letter: {40 * letter: 3} for letter in "abc"}}, 9, path
+    ),
     "differences": lambda path: plot_differences(IMAGES, differing(11), "svd", path),
     "differences, more than are shown": lambda path: plot_differences(IMAGES, differing(60), "svd", path),
+    "differences, long names": lambda path: plot_differences(
+        IMAGES,
+        [
+            {name: 9 * str(value) if name != "image" else value for name, value in each.items()}
+            for each in differing(9)
+        ],
+        "svd",
+        path,
+    ),
     "differences, none, grey": lambda path: plot_differences(IMAGES[:, :1], [], "svd", path),
     "scores": lambda path: plot_scores(
         {

@@ -145,7 +145,9 @@ def factorise_units(
         rank = ranks.get(name)
         if rank is None:
             report = unit.report(None, unit.matrix)
-            reports.append(replace(report, reason=reasons.get(name, "factors would save nothing")))
+            reports.append(
+                replace(report, reason=reasons.get(name) or _why_dense(decomposed[name], params.budget))
+            )
             continue
         entry = decomposed[name]
         left, right = entry.truncate(rank)
@@ -157,6 +159,11 @@ def factorise_units(
             replace(report, optimum_ratio=ratio, curve=curve, predicted_loss=predicted, seconds=entry.seconds)
         )
     return factors, reports
+
+
+def _why_dense(entry: Decomposed, budget: str) -> str:
+    """Return why a unit that the method has decomposed stays dense."""
+    return "the budget leaves it dense" if len(entry.choices(budget).costs) else "factors would save nothing"
 
 
 def _decompose_all(all_units: Mapping[str, Unit], method: str) -> tuple[dict[str, Decomposed], dict[str, str]]:

@@ -27,7 +27,12 @@ def plot_curves(
     start, settled = 0.0, []
     for (stage, history), colour in zip(histories.items(), (BLUE, VERMILION, GREEN), strict=False):
         epochs = [start + record["epoch"] for record in history]
-        loss.plot(epochs[1:], [record["loss"] for record in history[1:]], color=colour, label=f"{stage}, training")
+        loss.plot(
+            epochs[1:],
+            [record["loss"] for record in history[1:]],
+            color=colour,
+            label=f"{stage}, training objective",
+        )
         validation = [record["validation_loss"] for record in history]
         loss.plot(epochs, validation, "--", color=colour, label=f"{stage}, validation")
         right = [100 * record["validation_accuracy"] for record in history]
@@ -35,7 +40,7 @@ def plot_curves(
         accuracy.plot(
             start + chosen[stage], right[chosen[stage]], "o", color=colour, markersize=9, fillstyle="none"
         )
-        settled += right[len(right) // 2 :]
+        settled += [right[chosen[stage]], *right[len(right) // 2 :]]
         start += history[-1]["epoch"]
     accuracy.plot([], [], "ko", markersize=9, fillstyle="none", label="chosen")
     label(loss, "loss (nats)", "epoch", "")

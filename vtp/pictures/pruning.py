@@ -18,8 +18,10 @@ def plot_kept(sites: Sites, path: Path) -> None:
     axes = figure.subplots()
     names = list(sites)
     axes.barh(names, [sites[name]["dims"] for name in names], color=PALE, label="before")
-    kept = axes.barh(names, [sites[name]["kept"] for name in names], color=BLUE, label="kept")
-    axes.bar_label(kept, fontsize=8, color="white", label_type="center")
+    axes.barh(names, [sites[name]["kept"] for name in names], color=BLUE, label="kept")
+    for row, site in enumerate(sites.values()):
+        figures = f"{site['kept']:,} of {site['dims']:,}"
+        axes.text(1.01, row, figures, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.tick_params("y", labelsize=8)
@@ -51,7 +53,7 @@ def plot_scores(sites: Sites, path: Path) -> None:
             axes.axvline(threshold, color=VERMILION, linewidth=1, label="threshold")
         axes.set_title(f"{site}: {entry['kept']} of {entry['dims']}", fontsize=8)
         axes.tick_params(labelsize=7)
-    figure.suptitle("importance scores |a| learned, and kept by pruning", fontsize=10)
+    figure.suptitle("importance scores |a| learned, and kept by their thresholds", fontsize=10)
     legend = {
         label: handle
         for axes in grid.flat
