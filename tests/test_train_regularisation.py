@@ -72,7 +72,7 @@ def test_the_average_is_that_of_all_weights_and_statistics_with_a_decay_that_ris
     for step, value in enumerate(values, 1):
         for tensor in tensors:
             tensor.fill_(value)
-        average.update(model, step)
+        average.update(step)
         now = min(decay, (1 + step) / (10 + step))
         expected = now * expected + (1 - now) * value
     for mean in average.model.state_dict().values():

@@ -32,7 +32,7 @@ def predict(model: Model, images: Tensor) -> Tensor:
         if low < 0 or 0 < high <= 1 or high > 255:
             raise UserError(f"the pixel values are from {low:g} to {high:g}, but must be from 0 to 255")
     fast = for_inference(model.eval())
-    return torch.cat([fast(batch).softmax(1) for batch in in_batches(images, spec)])
+    return torch.cat([fast(batch.to(model.mean.device)).softmax(1) for batch in in_batches(images, spec)])
 
 
 def read_image(path: Path, channels: int, resizing: Resizing) -> Tensor:

@@ -42,9 +42,9 @@ def batches(split: Split, batch_size: int, seed: int, epoch: int, augment: Augme
     """
     mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(mixed[0]))
-    order = list(torch.randperm(len(split), generator=generator).split(batch_size))
+    shuffled = torch.randperm(len(split), generator=generator).to(split.images.device)
+    order = list(shuffled.split(batch_size))
     last = batch_count(len(split), batch_size) - 1
     order[last:] = [torch.cat(order[last:])]
     for indices in order:
-        chosen = indices.to(split.images.device)
-        yield augment(split.images[chosen], generator), split.labels[chosen]
+        yield augment(split.images[indices], generator), split.labels[indices]

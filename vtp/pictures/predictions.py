@@ -15,7 +15,7 @@ from vtp.pictures.style import write
 
 COLUMNS = 8  # images side by side
 LARGEST = 24  # number of images
-NARROW = 10  # letters of a class's name that fit above an image
+NARROW = 9  # letters of a class's name that fit above an image
 LONGEST = 26  # letters of a name that are shown
 
 
@@ -85,7 +85,7 @@ def plot_differences(
     figure.suptitle(
         f"dense and {model} differ on {len(differing):,} of {len(images):,} test images: {len(lost):,} are right "
         f"for dense alone, {len(won):,} for the other, {len(others):,} for neither"
-        + (f"; {LARGEST} of them" if len(shown) < len(differing) else ""),
+        + (f"; {LARGEST} of them are shown" if len(shown) < len(differing) else ""),
         fontsize=10,
     )
     write(figure, path)

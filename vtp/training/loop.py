@@ -148,7 +148,7 @@ def train_epoch(
         for score in site_scores:
             recipe.l1.after_step(score, optimizer)  # type: ignore[union-attr]
         if average:
-            average.update(model, epoch * steps + step + 1)
+            average.update(epoch * steps + step + 1)
         losses.append(loss.detach())
         watcher.step(len(images))
     return _mean_finite(torch.stack(losses).tolist(), recipe, epoch)
