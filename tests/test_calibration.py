@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from tests.conftest import ROOT
 from tests.models import both, random_images, random_model, small_spec
 from vtp.calibration.moments import fisher_draws, load_moments, moments, save_moments
-from vtp.calibration.roots import square_root
+from vtp.calibration.roots import check_gradients, square_root
 from vtp.calibration.watching import calibration_images
+from vtp.errors import UserError
 from vtp.models import Model, build, dense_spec, factorisable
 from vtp.params import load_params
 
@@ -198,3 +199,13 @@ def test_calibration_images_are_drawn_once_each_by_the_seed(size: int, count: in
 def test_another_seed_draws_other_images() -> None:
     images = torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1)
     assert not torch.equal(calibration_images(images, 50, 0), calibration_images(images, 50, 1))
+
+
+def test_one_gradient_that_is_no_number_is_enough_to_be_named() -> None:
+    model = random_model(small_spec("vit"), 0)
+    flows = moments(model, random_images(model.spec, 8), 0)
+    check_gradients(flows)
+    name = list(flows)[3]
+    flows[name].gradients[0, 0] = torch.nan
+    with pytest.raises(UserError, match=f"^layer {name}: a gradient .* is not finite"):
+        check_gradients(flows)

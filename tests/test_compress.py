@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import vtp
 from tests.compressed import compressed, models, normal, small_convnext, small_torchvision_vit, small_vit
 from vtp import compress
+from vtp.compression.recovery import _drawn
 
 
 @models
@@ -215,3 +216,17 @@ def test_the_same_call_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("first", "second"):
         compress(model, images)[1].save(tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_the_seed_is_that_of_the_gradients() -> None:
+    torch.manual_seed(0)
+    model, images = small_vit(), normal(8, 1, 16, 16)
+    assert len({compress(model, images, seed=seed)[1].predicted for seed in (0, 1)}) == 2
+
+
+def test_recovery_draws_blends_of_pairs() -> None:
+    images = torch.eye(8).view(8, 1, 8, 1)
+    batch = next(_drawn(list(images.split(4)), torch.Generator().manual_seed(0)))
+    assert batch.shape == (4, 1, 8, 1)
+    assert ((batch.flatten(1) > 0).sum(1) == 2).any()
+    torch.testing.assert_close(batch.flatten(1).sum(1), torch.ones(4))

@@ -12,10 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from tests.trained import PARAMS
 from tests.training import SHARED
 from vtp.data.augment import augmentation, crop_and_flip
 from vtp.data.batches import batches, normalisation
 from vtp.data.dataset import SPLITS, Dataset, Resizing, Split, load_dataset, save_dataset
+from vtp.data.sources.common import resized
 from vtp.errors import UserError
 from vtp.params import TrainingParams
 
@@ -224,3 +226,10 @@ class TestBatches:
         for seed, epoch in ((5, 3), (6, 2), (2, 5)):
             other = all_of(split, 8, seed, epoch, augment)
             assert not torch.equal(first[0], other[0])
+
+
+def test_what_is_made_smaller_is_the_mean_of_what_it_was() -> None:
+    images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    small = resized(images, PARAMS.data).double()
+    means = images.double().unflatten(3, (8, 8)).unflatten(2, (8, 8)).mean((3, 5))
+    assert small.std() < 1.5 * means.std()  # and not a few of its pixels, which vary eight times as much

@@ -238,3 +238,12 @@ def test_a_rank_out_of_range_is_a_value_error(method: str, rank: int) -> None:
     for use in (record.truncate, record.bound):
         with pytest.raises(ValueError, match=f"rank is {rank}, but a 4x4 matrix allows 1 to 4"):
             use(rank)
+
+
+def test_a_randomised_svd_is_close_to_the_best_where_singular_values_fall_slowly() -> None:
+    matrix = torch.randn(128, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    record, sizes = decompose(matrix, "svd_randomized"), torch.linalg.svdvals(matrix)
+    assert not isinstance(record, NotDecomposable)
+    for rank in (16, 32, 64):
+        left, right = record.truncate(rank)
+        assert (matrix - left @ right).norm() < 1.03 * sizes[rank:].norm()

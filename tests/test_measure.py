@@ -1,5 +1,6 @@
 """What a model costs, by formula, and how well it does."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.models import SEEDS, both, random_images, random_model, small_spec, specs, with_factors
 from vtp.cost import macs, parameters
 from vtp.data.dataset import Split
-from vtp.measure import accuracy, accuracy_by_class, answers, logits
+from vtp.measure import accuracy, accuracy_by_class, answers, divergence, logits
 from vtp.models import Model, ModelSpec, build, in_batches
 from vtp.models.vit.spec import ViTSpec
 
@@ -168,3 +169,9 @@ def test_accuracy_of_labels_that_the_model_gives_is_one() -> None:
     assert accuracy(model, Split(images, (right.labels + 1) % 4)) == 0.0
     half = torch.where(torch.arange(50) < 25, right.labels, (right.labels + 1) % 4)
     assert accuracy(model, Split(images, half)) == 0.5
+
+
+def test_the_divergence_is_of_the_predictions_that_were_expected() -> None:
+    dense, found = torch.tensor([[0.9, 0.1], [0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5], [0.2, 0.8]]).log()
+    of_each = [0.9 * math.log(0.9 / other) + 0.1 * math.log(0.1 / (1 - other)) for other in (0.5, 0.2)]
+    assert divergence(dense, found) == (pytest.approx(sum(of_each) / 2), 0.5)

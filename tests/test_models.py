@@ -28,6 +28,9 @@ from vtp.models import (
 from vtp.models.layers import LowRankConv2d
 from vtp.models.resnet.params import ResNetParams
 from vtp.models.vit.params import ViTParams
+from vtp.models.vit.spec import BlockSpec, HeadSpec
+from vtp.prune import keep_masks, masked, slim
+from vtp.scores import scores
 from vtp.sealed import digest
 from vtp.training.resume import Progress, load_progress, save_progress
 
@@ -187,3 +190,16 @@ def test_weights_that_do_not_fit_the_spec(family: str) -> None:
     for name in ("head", "blocks.9.mlp.up", "nothing"):
         with pytest.raises(UserError, match=f"spec.factors names '{name}'"):
             build(replace(spec, factors={name: next(iter(with_factors(spec, 1).factors.values()))}))
+
+
+def test_columns_of_columns_are_those_that_the_masked_model_reads() -> None:
+    block = BlockSpec((HeadSpec(6, 6),) * 3, 20, attention_inputs=10, mlp_inputs=9)
+    spec = small_spec("vit", blocks=(block, block), scored=("attention.input", "mlp.input"))
+    model = random_model(spec, 0)
+    state, generator = dict(model.state_dict()), torch.Generator().manual_seed(0)
+    for name, tensor in state.items():
+        if name.endswith("columns.index"):  # any columns, in any order
+            state[name] = torch.randperm(16, generator=generator)[: len(tensor)].to(tensor.dtype)
+    model = from_state(spec, state)
+    kept, images = keep_masks(scores(model), 0.4), random_images(spec)
+    torch.testing.assert_close(slim(model, kept)(images), masked(model, kept)(images), rtol=1e-9, atol=1e-9)

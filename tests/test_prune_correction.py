@@ -211,3 +211,12 @@ def test_a_change_is_no_larger_than_allowed_and_no_smaller_than_need_be(
     change, _ = least_squares(sums_of(x, x @ wanted.T, with_shift), with_shift, largest / LARGEST)
     assert largest / 3 < float(change.norm()) <= largest
     assert (x @ (change - wanted).T).norm() < (x[:, 5:] @ wanted[:, 5:].T).norm()
+
+
+def test_a_batch_norm_changes_no_more_than_allowed() -> None:
+    model = scored("resnet18")
+    fitted = corrected(pruned(model, 0.9), model, random_images(model.spec, 100)).state_dict()
+    for name, before in model.state_dict().items():
+        if name.endswith("norm2.running_var"):
+            ratio = (fitted[name] + 1e-5) / (before + 1e-5)
+            assert 1 / 4.001 < ratio.min() <= ratio.max() < 4.001  # WIDEST, squared

@@ -200,3 +200,25 @@ def test_dims_take_the_most_where_no_share_keeps_a_budget_of_time(
     lost = {share: sum(parts) for share, parts in found.predicted.items()}
     assert bool(lost) is can
     assert found.share == (min(lost, key=lambda share: lost[share]) if can else SHARES[-1])
+
+
+def test_of_queries_the_loss_is_that_of_the_least_error_of_their_products_with_keys() -> None:
+    """Their mean counts: keys that go multiply all of a query."""
+    model = random_model(small_spec("vit"), 3)
+    flows = moments(model, random_images(model.spec, 200), 0)
+    cut, reports = Narrowing.of(model, flows).to(0.5)
+    report = next(each for each in reports if each.site == "blocks.0.attention.query_key")
+    flow, rank = flows["blocks.0.attention.query"], report.kept // 3
+    assert 0 < rank < 6
+    before, after = (
+        [each.state_dict()[f"blocks.0.attention.{name}.weight"] for name in ("query", "key")]
+        for each in (model, cut)
+    )
+    second, lost = flow.inputs.covariance + torch.outer(flow.inputs.mean, flow.inputs.mean), 0.0
+    for head in range(3):
+        all_dims, kept = slice(6 * head, 6 * head + 6), slice(rank * head, rank * head + rank)
+        query, key = (weight[all_dims] for weight in before)
+        make, read = (new[kept] @ torch.linalg.pinv(old) for new, old in zip(after, (query, key), strict=True))
+        missing = (torch.eye(6, dtype=torch.float64) - read.T @ make) @ query
+        lost += float((ridged(flow)[all_dims, all_dims] @ missing @ second @ missing.T).trace()) / 2
+    assert lost == pytest.approx(report.predicted_loss, rel=1e-2)
