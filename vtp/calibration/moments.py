@@ -130,14 +130,10 @@ def moments_of(
             f"layer {unreached[0]}: none of the images comes to it; give more, or leave the layer alone"
         )
     finished = {name: sums.moments() for name, sums in inputs.items()}
+    # A row that a batch shares, or that not every image has, counts as one of each image.
+    positions = {name: max(1, sums.count // count) for name, sums in inputs.items()}
     return {
-        name: Moments(
-            finished[first],
-            _symmetric(gradients[name].div_(count)).cpu(),
-            max(
-                1, inputs[first].count // count
-            ),  # fewer are rows that a batch shares, or that not all images have
-        )
+        name: Moments(finished[first], _symmetric(gradients[name].div_(count)).cpu(), positions[first])
         for name, first in shared.items()
     }
 

@@ -24,7 +24,7 @@ from vtp.decompositions import METHODS
 from vtp.errors import UserError
 from vtp.lowrank.factorise import factorise_units
 from vtp.lowrank.units import units
-from vtp.models.layers import LowRankConv2d, LowRankLinear, check_shapes, factor_of
+from vtp.models.layers import check_shapes
 from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
 from vtp.sealed import read_sealed
@@ -175,10 +175,11 @@ def restore(model: M, path: Path | str) -> M:
     content, tensors = read_sealed(Path(path), KIND)
     restored = copy.deepcopy(model)
     factors = {name: checked(Factor, plain, str(path), name) for name, plain in content["factors"].items()}
+    made = factors_of(restored)  # by the model's own constructor
     for name, factor in factors.items():
+        if made.get(name) == factor:
+            continue
         layer = dict(restored.named_modules()).get(name)
-        if isinstance(layer, LowRankLinear | LowRankConv2d) and factor_of(layer) == factor:
-            continue  # the constructor makes it so
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise UserError(f"{path}: made from another model: {type(model).__name__} has no layer {name}")
         if factor.rank > min(layer.weight.flatten(1).shape):
