@@ -72,8 +72,7 @@ def run_row(name: str, seed: int, options: argparse.Namespace) -> None:
     folder, content = train_dense(name, seed, options)
     with FileLock(folder / LOCK):
         stage(folder, "sparsify", history_path("sparsify"))
-        for method in METHODS:
-            prepare_cell(name, method, content, folder)
+    prepare_cells(name, content, folder)
     for method in METHODS:
         finish_cell(method, folder)
         record(name, told(content), seed, folder)
@@ -106,11 +105,20 @@ def train_before(name: str, seed: int, options: argparse.Namespace, *kept: str) 
     return train_dense(name, seed, argparse.Namespace(**vars(options) | {"set": texts}))[0]
 
 
+def prepare_cells(name: str, content: dict[str, Any], shared: Path) -> None:
+    """Factorise by each method what the folder `shared` has, pruned, or wait for the call that is at it."""
+    for seconds in (0, -1):  # that none waits while there is a cell left; -1 is for as long as it takes
+        for method in METHODS:
+            folder = shared / method
+            folder.mkdir(exist_ok=True)
+            if not (folder / model_path(f"decompose/{method}")).exists():
+                with suppress(Timeout), FileLock(folder / LOCK, timeout=seconds):
+                    prepare_cell(name, method, content, shared)
+
+
 def prepare_cell(name: str, method: str, content: dict[str, Any], shared: Path) -> None:
     """Factorise by one method what the folder `shared` has, pruned, unless that is done."""
     folder, made = shared / method, model_path(f"decompose/{method}")
-    if (folder / made).exists():
-        return
     pruned = prune_cells(name, method, content, shared)
     link(folder, pruned, *MADE_ONCE, model_path("prune").parent, MOMENTS.parent)
     start(folder, read_json(pruned / PARAMS) | {"methods": [method], "decomp": method})
@@ -123,15 +131,17 @@ def prune_cells(name: str, method: str, content: dict[str, Any], shared: Path) -
     if method in NOT_FACTORISED:
         put(content, "prune.rate", ROWS[name].rate)
     folder = pruned_folder(shared, content)
-    if (folder / MOMENTS).exists():
-        return folder
-    link(folder, shared, *MADE_ONCE)
-    start(folder, content)
-    stage(folder, "prune", model_path("prune"))
-    if method not in NOT_FACTORISED:
-        put(content, "decompose.keep", keep_within_budget(folder))
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / LOCK):
+        if (folder / MOMENTS).exists():
+            return folder
+        link(folder, shared, *MADE_ONCE)
         start(folder, content)
-    stage(folder, "calibrate", MOMENTS)
+        stage(folder, "prune", model_path("prune"))
+        if method not in NOT_FACTORISED:
+            put(content, "decompose.keep", keep_within_budget(folder))
+            start(folder, content)
+        stage(folder, "calibrate", MOMENTS)
     return folder
 
 
