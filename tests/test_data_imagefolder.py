@@ -82,7 +82,14 @@ def test_a_loop_of_links_is_walked_once(images: Path, tmp_path: Path) -> None:
 
 def test_files_that_systems_leave_behind_are_skipped(images: Path, tmp_path: Path) -> None:
     expected = saved(fetched(images), tmp_path)
-    for name in (".DS_Store", "train/.DS_Store", "train/cat/._0.png", "__MACOSX/train/cat/._0.png"):
+    for name in (
+        ".DS_Store",
+        "train/.DS_Store",
+        "train/cat/._0.png",
+        "__MACOSX/train/cat/._0.png",
+        "test/Thumbs.db",
+        "train/cat/desktop.ini",
+    ):
         (images / name).parent.mkdir(exist_ok=True, parents=True)
         (images / name).write_bytes(b"not an image")
     (images / ".git").mkdir()

@@ -21,6 +21,8 @@ ALLOWED = "train/<class>/<image> and test/<class>/<image>, with or without <clas
     f"{name}/" for name in VALIDATION
 )
 
+HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # and every name with a dot before it
+
 # How to turn a photo upright, by the orientation that its camera has noted in it.
 UPRIGHT: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,8 +81,8 @@ def _layout(names: Iterable[str], path: Path) -> Layout:
 
 
 def hidden(parts: Iterable[str]) -> bool:
-    """Say whether a file of these parts of a path is one that people do not see, such as macOS writes."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    """Say whether a file of these parts of a path is one that people do not see, as systems leave behind."""
+    return any(part.startswith(".") or part in HIDDEN for part in parts)
 
 
 def _below_root(names: Iterable[str]) -> dict[tuple[str, ...], str]:
