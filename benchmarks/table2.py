@@ -158,14 +158,11 @@ def finish_cell(method: str, shared: Path) -> None:
     folder = shared / method
     if twin(shared, method) != method:
         return
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            own, today = read_json(folder / PARAMS), read_json(shared / PARAMS)
-            start(folder, own | {key: today[key] for key in ("data", "machine")})
-            stage(folder, "finetune", history_path("finetune"))
-            stage(folder, "evaluate", METRICS)
-    except Timeout:
-        return
+    with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
+        own, today = read_json(folder / PARAMS), read_json(shared / PARAMS)
+        start(folder, own | {key: today[key] for key in ("data", "machine")})
+        stage(folder, "finetune", history_path("finetune"))
+        stage(folder, "evaluate", METRICS)
 
 
 def start(folder: Path, content: dict[str, Any]) -> None:
