@@ -75,8 +75,12 @@ def run_stage(main: Callable[[], None]) -> None:
             "there is not enough memory; try smaller values of training.batch_size, data.image_size, "
             "prune.images, calibrate.images or the section model"
         )
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"{error.filename}: cannot be read or written ({error.strerror})")
     except KeyboardInterrupt:
-        print("interrupted; the next run goes on from the last finished epoch", file=sys.stderr)
+        print("interrupted; what is finished is kept, and of a training each epoch", file=sys.stderr)
         sys.exit(130)
 
 

@@ -80,24 +80,6 @@ def test_a_loop_of_links_is_walked_once(images: Path, tmp_path: Path) -> None:
     assert saved(fetched(images), tmp_path) == expected
 
 
-def test_files_that_systems_leave_behind_are_skipped(images: Path, tmp_path: Path) -> None:
-    expected = saved(fetched(images), tmp_path)
-    for name in (
-        ".DS_Store",
-        "train/.DS_Store",
-        "train/cat/._0.png",
-        "__MACOSX/train/cat/._0.png",
-        "test/Thumbs.db",
-        "train/cat/desktop.ini",
-    ):
-        (images / name).parent.mkdir(exist_ok=True, parents=True)
-        (images / name).write_bytes(b"not an image")
-    (images / ".git").mkdir()
-    (images / "README.md").write_text("other files beside the folders are left alone")
-    assert saved(fetched(images), tmp_path) == expected
-    assert saved(fetched(packed(images, "a.zip", "photos/")), tmp_path) == expected
-
-
 def test_class_may_have_the_name_of_a_folder(images: Path) -> None:
     for folder in COUNTS:
         (images / folder / "dog").rename(images / folder / "train")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.imagefolders import COUNTS, PARAMS, fetched, packed, write_images
 from vtp.data.sources.imagefolder import fetch_imagefolder
@@ -29,9 +30,10 @@ def test_checksum(images: Path) -> None:
         fetched(images, sha256=digest)
 
 
-def test_null_and_missing_path(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data.path is null, but data.name imagefolder needs"):
-        fetch_imagefolder(replace(PARAMS, path=None), 0, tmp_path)
+@pytest.mark.parametrize("path", [None, ""])
+def test_empty_and_missing_path(path: str | None, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.path is empty, but data.name imagefolder needs"):
+        fetch_imagefolder(replace(PARAMS, path=path), 0, tmp_path)
     with pytest.raises(UserError, match=r"data.path is 'images', but .*images does not exist"):
         fetch_imagefolder(PARAMS, 0, tmp_path)
 
@@ -189,6 +191,18 @@ def test_an_image_of_too_many_pixels_is_told_from_a_damaged_one(
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1)
     with pytest.raises(UserError, match=r"test/cat/0.png has more pixels than Pillow decodes; make it smaller"):
         fetched(images)
+
+
+def test_an_image_too_narrow_to_keep_its_shape_is_refused_before_it_fills_the_memory(images: Path) -> None:
+    Image.new("L", (60000, 1)).save(images / "test/cat/0.png")
+    assert len(fetched(images).test) == 4
+    with pytest.raises(UserError, match=r"test/cat/0.png is too narrow: of its 60000×1 pixels .* 5040000×84, but"):
+        fetched(images, image_size=84, squash=False)
+
+
+def test_pillow_does_not_warn_of_large_images(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 20)  # it warns above that, and refuses twice as many
+    assert len(fetched(images).test) == 4
 
 
 def test_bad_image_in_an_archive_is_named(images: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +19,7 @@ from tests.conftest import ROOT
 from vtp.errors import UserError
 from vtp.files import existing, read_json, replacing, users_file, walk, write_json, write_text
 from vtp.fingerprint import fingerprint
+from vtp.sealed import read_content, write_sealed
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -49,6 +52,28 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == (
         [] if before is None else [("file.bin", before)]
     )
+
+
+@pytest.mark.parametrize(
+    ("at", "words"), [("/dev/null/x.txt", "File exists"), ("/proc/x.txt", "No such file or directory")]
+)
+def test_a_file_that_cannot_be_written_is_named(at: str, words: str) -> None:
+    with pytest.raises(UserError, match=rf"^{at}: cannot be written \({words}\)$"):
+        write_text(Path(at), "text")
+
+
+def test_a_full_disk_is_told_of_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    write_sealed(path, "kind", "old", {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=rf"^{path}: cannot be written \(.*File too large"):
+            write_sealed(path, "kind", "new", {"a": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_content(path, "kind") == "old"
 
 
 def test_the_old_content_stands_until_the_end(tmp_path: Path) -> None:

@@ -70,3 +70,9 @@ def test_a_budget_of_milliseconds_wants_a_batch_to_time() -> None:
         "params.yaml: decompose.budget is 'latency', but must be parameters or macs while calibrate.batch is 0: "
         "no images are timed"
     )
+
+
+def test_a_shift_leaves_some_of_the_image() -> None:
+    assert complaint(VIT | {"training": VIT["training"] | {"crop_padding": 8}}) == (
+        "params.yaml: training.crop_padding is 8, but must be below data.image_size, which is 8"
+    )

@@ -80,3 +80,9 @@ def test_a_defect_of_the_program_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         run_stage(main)
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        run_stage(lambda: print(Path("/proc").read_bytes()))
+    assert capsys.readouterr().err == "error: /proc: cannot be read or written (Is a directory)\n"

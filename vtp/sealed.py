@@ -22,11 +22,17 @@ from vtp.files import existing, replacing
 
 
 def write_sealed(path: Path, kind: str, content: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Write `content` (JSON-ready) and `tensors` (any device) to `path`, whole or not at all."""
+    """Write `content` (JSON-ready) and `tensors` (any device) to `path`, whole or not at all.
+
+    Raises UserError if the file cannot be written.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     seal = {"content": content, "sha256": digest(plain, content)}
     with replacing(path) as temporary:
-        save_file(plain, temporary, {kind: json.dumps(seal, ensure_ascii=False)})
+        try:
+            save_file(plain, temporary, {kind: json.dumps(seal, ensure_ascii=False)})
+        except SafetensorError as error:  # of a full disk, too
+            raise OSError(str(error)) from error
 
 
 def read_sealed(path: Path, kind: str, device: str = "cpu") -> tuple[Any, dict[str, Tensor]]:

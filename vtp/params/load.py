@@ -46,6 +46,11 @@ def _check_together(params: Params) -> None:
             f"params.yaml: data.resize is {params.data.resize}, but must be 0 or at least data.image_size, "
             f"which is {params.data.image_size}"
         )
+    if params.training.crop_padding >= params.data.image_size:
+        raise UserError(
+            f"params.yaml: training.crop_padding is {params.training.crop_padding}, but must be below "
+            f"data.image_size, which is {params.data.image_size}"
+        )
     model = params.model
     model.check(params.data.image_size, params.training.batch_size)
     if not set(params.sparsify.sites) <= set(model.sites):

@@ -5,7 +5,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -14,8 +14,9 @@ from vtp.errors import UserError
 from vtp.files import walk
 
 VALIDATION = ("val", "valid", "validation")  # the names that one folder, that of the validation images, may have
-FOLDERS = ("train", *VALIDATION, "test")  # of images; what else a tree holds does not matter
+FOLDERS = ("train", *VALIDATION, "test")  # of images, in capitals or not; what else a tree holds does not matter
 KINDS = ".zip, .tar, .tar.gz, .tar.xz"
+UTF8, WINDOWS = 0x800, 0  # a flag of a zip's member, and the system that wrote it
 
 
 class FileTree(Protocol):
@@ -50,7 +51,7 @@ class _Directory:
     def _skip(self, error: OSError) -> None:
         """Leave out a folder that cannot be read, such as lost+found, unless it may hold images."""
         parts = Path(error.filename).relative_to(self.path).parts
-        if not parts or not set(FOLDERS).isdisjoint(parts[:2]):
+        if not parts or any(part.casefold() in FOLDERS for part in parts[:2]):
             _unreadable(error)
 
     def contents(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -71,13 +72,22 @@ class _Zip:
 
     def names(self) -> list[str]:
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
-            return archive.namelist()
+            return [_meant(member) for member in archive.infolist()]
 
     def contents(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
             for member in archive.infolist():
-                if member.filename in names:
-                    yield member.filename, archive.read(member)
+                if _meant(member) in names:
+                    yield _meant(member), archive.read(member)
+
+
+def _meant(member: zipfile.ZipInfo) -> str:
+    """Return a member's name as it was meant: some write UTF-8 without saying so, or Windows' own slashes."""
+    name = member.filename
+    if not member.flag_bits & UTF8:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()  # which zipfile takes it for
+    return name.replace("\\", "/") if member.create_system == WINDOWS else name
 
 
 @dataclass(frozen=True)
@@ -97,9 +107,14 @@ class _Tar:
                     yield member.name, self._content(archive, member)
 
     def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-        file = archive.extractfile(member) if member.isreg() else None
+        file = None
+        with suppress(KeyError):  # a link to what the archive does not have
+            file = archive.extractfile(member)
         if file is None:
-            raise UserError(f"{self.path}: {member.name} is a link or a device; allowed are plain files")
+            raise UserError(
+                f"{self.path}: {member.name} is a device or a link that leads out of the archive; allowed are "
+                "files and links to them"
+            )
         return file.read()
 
 

@@ -23,13 +23,13 @@ from vtp.files import replacing
 def fetch_cifar(params: ImageParams, seed: int, root: Path) -> Dataset:
     """Return CIFAR-10 or CIFAR-100 (fine labels), three channels; `seed` draws validation off train.
 
-    `data.path` names a local copy of the official archive; if it is null, the archive is downloaded once to
+    `data.path` names a local copy of the official archive; if it is empty, the archive is downloaded once to
     .vtp/downloads. Raises UserError if it cannot be had or is not the official one.
     """
     from vtp.data.sources.torchvision_shim import datasets  # slow to import, and only needed here
 
     source = getattr(datasets, params.name.upper())
-    archive = _downloaded(source, root) if params.path is None else local_path(params.path, root)
+    archive = local_path(params.path, root) if params.path else _downloaded(source, root)
     check_sha256(archive, params.sha256)
     _check_official(source, archive)
     with tempfile.TemporaryDirectory() as folder:
@@ -50,14 +50,14 @@ def _downloaded(source: Any, root: Path) -> Path:
         return archive
     # torchvision draws a progress bar whether or not there is a terminal to draw it on.
     bar: AbstractContextManager[Any] = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
-    try:
-        with replacing(archive) as temporary, bar:
+    with replacing(archive) as temporary, bar:
+        try:
             datasets.utils.download_url(source.url, temporary.parent, temporary.name, source.tgz_md5)
-    except (OSError, RuntimeError, HTTPException) as error:
-        raise UserError(
-            f"{source.url}: cannot be downloaded ({error}); get that file on a machine which reaches it "
-            "and name the local copy in data.path of params.yaml"
-        ) from error
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise UserError(
+                f"{source.url}: cannot be downloaded ({error}); get that file on a machine which reaches it "
+                "and name the local copy in data.path of params.yaml"
+            ) from error
     return archive
 
 

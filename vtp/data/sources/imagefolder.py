@@ -2,6 +2,8 @@
 
 import io
 import re
+import unicodedata
+import warnings
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +23,7 @@ ALLOWED = "train/<class>/<image> and test/<class>/<image>, with or without <clas
     f"{name}/" for name in VALIDATION
 )
 
-HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # and every name with a dot before it
+HIDDEN = {"__MACOSX", "Icon\r", "Thumbs.db", "desktop.ini", "@eaDir"}  # and every name with a dot before it
 
 # How to turn a photo upright, by the orientation that its camera has noted in it.
 UPRIGHT: dict[object, Image.Transpose] = {
@@ -33,6 +35,8 @@ UPRIGHT: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+MOST_PIXELS = 2**28  # of an image whose shape is kept, before its centre is cropped
 
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
@@ -46,9 +50,9 @@ def fetch_imagefolder(params: ImageParams, seed: int, root: Path) -> Dataset:
     The result depends on names and contents only, not on how the files are stored or packed. Raises
     UserError, naming the file or folder, for anything that is not as it should be.
     """
-    if params.path is None:
+    if not params.path:
         raise UserError(
-            "params.yaml: data.path is null, but data.name imagefolder needs the path of a directory or "
+            "params.yaml: data.path is empty, but data.name imagefolder needs the path of a directory or "
             f"of an archive ({KINDS})"
         )
     path = local_path(params.path, root)
@@ -67,14 +71,15 @@ def fetch_imagefolder(params: ImageParams, seed: int, root: Path) -> Dataset:
 def _layout(names: Iterable[str], path: Path) -> Layout:
     layout: Layout = {}
     for parts, name in _below_root(names).items():
-        if parts[0] not in FOLDERS:
+        folder, is_file = parts[0].casefold(), not name.endswith("/")
+        if folder not in FOLDERS:
             continue
-        folder, is_file = parts[0], not name.endswith("/")
         if len(parts) <= 2 and is_file:
             raise UserError(f"{path}: {'/'.join(parts)} is in no class folder; allowed is {ALLOWED}")
         classes = layout.setdefault(folder, {})
         if len(parts) >= 2:
-            files = classes.setdefault(parts[1], {})
+            # Some systems take the accents of a name apart; it looks the same.
+            files = classes.setdefault(unicodedata.normalize("NFC", parts[1]), {})
             if is_file:
                 files[parts] = name
     return layout
@@ -92,7 +97,7 @@ def _below_root(names: Iterable[str]) -> dict[tuple[str, ...], str]:
         parts = PurePosixPath(name).parts
         if parts and not hidden(parts):
             visible[parts] = name
-    top = {parts[0] for parts, name in visible.items() if len(parts) > 1 or name.endswith("/")}
+    top = {parts[0].casefold() for parts, name in visible.items() if len(parts) > 1 or name.endswith("/")}
     if len(top) == 1 and not top & set(FOLDERS):
         return {parts[1:]: name for parts, name in visible.items() if len(parts) > 1}
     return visible
@@ -149,7 +154,8 @@ def pixels(content: bytes, params: "ImageParams | Resizing", where: str) -> npt.
     Raises UserError, which calls the file `where`, if it is no image.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        # Pillow warns of large images and odd EXIF, without the file's name; such images are sound.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
             rgb = _rgb(image, where)
             if (turn := UPRIGHT.get(_orientation(image))) is not None:
                 rgb = rgb.transpose(turn)
@@ -160,6 +166,11 @@ def pixels(content: bytes, params: "ImageParams | Resizing", where: str) -> npt.
     except Exception as error:  # a decoder may raise anything at all when it is given a damaged file
         raise UserError(f"{where} is not an image that Pillow reads, or is truncated or altered") from error
     height, width = resized_shape(rgb.height, rgb.width, params)
+    if height * width > MOST_PIXELS:
+        raise UserError(
+            f"{where} is too narrow: of its {rgb.width}×{rgb.height} pixels the model's size makes "
+            f"{width}×{height}, but at most {MOST_PIXELS:,} are allowed; crop it"
+        )
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), INTERPOLATIONS[params.interpolation])
     top, left = crop_offset(height, params), crop_offset(width, params)
