@@ -147,7 +147,10 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "keep 0": (lambda: compress(small_mlp(), IMAGES, keep=0), "keep is 0, but must be a number"),
     "least": (lambda: compress(small_mlp(), IMAGES, keep=0.01), "compress: keep is 0.01, but must be at least 0"),
     "metric": (lambda: compress(small_mlp(), IMAGES, metric="l2"), "metric is 'l2', but must be one of"),
-    "budget": (lambda: compress(small_mlp(), IMAGES, budget="time"), "budget is 'time', but must be one of"),
+    "budget": (
+        lambda: compress(small_mlp(), IMAGES, budget="time"),
+        "budget is 'time', but must be one of .*macs$",
+    ),
     "allocation": (lambda: compress(small_mlp(), IMAGES, allocation="?"), "allocation is .*, but must be one of"),
     "batch size": (
         lambda: compress(small_mlp(), IMAGES, batch_size=0),
@@ -155,7 +158,16 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "compiled": (
         lambda: compress(torch.compile(small_mlp(), backend="eager"), IMAGES),
-        r"the model is compiled, but must be the one that torch.compile was given: model._orig_mod",
+        "the model is compiled, but must be what torch.compile was given: its attribute _orig_mod",
+    ),
+    "compiled part": (
+        lambda: compress(nn.Sequential(torch.compile(small_mlp(), backend="eager")), IMAGES),
+        "0 of the model is compiled, but must be what",
+    ),
+    "a name": (lambda: compress("vit", IMAGES), "the model is a str, but must be an nn.Module"),
+    "one layer": (
+        lambda: compress(nn.Linear(12, 3), IMAGES),
+        "no layer is left to factorise .*it gives the logit",
     ),
     "no copy": (
         lambda: compress(that_keeps_what_it_computed(), IMAGES),
@@ -215,5 +227,14 @@ def test_files_of_another_model_and_no_such_files(tmp_path: Path, monkeypatch: p
         with pytest.raises(UserError, match=f"^{name}: truncated, altered or no compressed file"):
             vtp.restore(small_mlp(), name)
     assert not Path("run-by-pickle").exists()
-    with pytest.raises(UserError, match="nothing"):
-        vtp.restore(small_mlp(), "nothing")
+    for model, name, words in (
+        (small_mlp(), "nothing", "no such file"),
+        (
+            small_mlp().to("meta"),
+            "file",
+            "the model given is on meta, but must be on a device where it has values",
+        ),
+        (that_keeps_what_it_computed(), "file", "the model cannot be copied: "),
+    ):
+        with pytest.raises(UserError, match=f"^{name}: {words}"):
+            vtp.restore(model, name)

@@ -35,6 +35,8 @@ def test_probabilities_are_those_of_the_logits(family: str) -> None:
     ("images", "sentence"),
     [
         (torch.rand(2, 3, 8, 8), r"pixel values are from .* to .*, but must be from 0 to 255"),
+        (torch.full((2, 3, 8, 8), torch.nan), "pixel values are from nan to nan, but must be from 0 to 255"),
+        (torch.full((2, 3, 8, 8), 256), "pixel values are from 256 to 256, but must be from 0 to 255"),
         (torch.randn(2, 3, 8, 8), r"pixel values are from -"),
         (torch.zeros(2, 3, 9, 8), r"^the images are 2×3×9×8, but must be B×3×8×8 for this model$"),
         (torch.zeros(3, 8, 8), r"^the images are 3×8×8, but must be B×3×8×8"),

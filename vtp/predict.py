@@ -27,9 +27,9 @@ def predict(model: Model, images: Tensor) -> Tensor:
         raise UserError(
             f"the images are {_text(images.shape)}, but must be {_text(('B', *wanted))} for this model"
         )
-    if images.is_floating_point() and len(images):
+    if images.dtype != torch.uint8 and len(images):
         low, high = float(images.min()), float(images.max())
-        if low < 0 or 0 < high <= 1 or high > 255:
+        if not (low >= 0 and (high == 0 or 1 < high <= 255)):  # of NaN nothing is true
             raise UserError(f"the pixel values are from {low:g} to {high:g}, but must be from 0 to 255")
     fast = for_inference(model.eval())
     return torch.cat([fast(batch.to(model.mean.device)).softmax(1) for batch in in_batches(images, spec)])

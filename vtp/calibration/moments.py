@@ -160,7 +160,7 @@ def _gradients(loss: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]
     if cut_off:
         raise UserError(
             f"layer {cut_off[0]}: no gradient comes back to it from the logits, as if what it gives were detached "
-            "or unused; leave the layer alone, and those before it"
+            "or unused; leave the layer alone, and those that only it follows"
         )
     return dict(zip(outputs, found, strict=True))
 

@@ -1,7 +1,7 @@
 """Calibration: images without labels, and what layers read and give on them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
@@ -59,10 +59,11 @@ class Calls(dict[str, tuple[Tensor, Tensor]]):
 def watched(layers: Mapping[str, nn.Module]) -> Iterator[Calls]:
     """Give name -> (input, output) of each layer's latest call, up to date until the context is left."""
     seen = Calls()
-    hooks = [
-        layer.register_forward_hook(lambda layer, inputs, output, name=name: seen.note(name, inputs[0], output))
-        for name, layer in layers.items()
-    ]
+
+    def noting(name: str) -> Callable[..., None]:
+        return lambda layer, args, kwargs, output: seen.note(name, args[0] if args else kwargs["input"], output)
+
+    hooks = [layer.register_forward_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield seen
     finally:

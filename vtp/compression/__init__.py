@@ -7,6 +7,7 @@ same = restore(fresh_model, "small.safetensors")
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from vtp.decompositions import METHODS
 from vtp.errors import UserError
 from vtp.lowrank.factorise import factorise_units
 from vtp.lowrank.units import units
+from vtp.models import Model
 from vtp.models.layers import check_shapes
 from vtp.models.spec import Factor
 from vtp.params import DecomposeParams
@@ -32,6 +34,7 @@ from vtp.sealed import read_sealed
 __all__ = ["Report", "compress", "restore"]
 
 M = TypeVar("M", bound=nn.Module)
+BUDGETS = ("parameters", "macs")  # of those that the pipeline has: of a model of any class no layer is timed
 
 
 def compress(
@@ -44,7 +47,7 @@ def compress(
     budget: str = "parameters",
     allocation: str = "global",
     layers: str | Sequence[str] = "*",
-    skip: str | Sequence[str] = (),
+    skip: str | Sequence[str] | None = None,
     forward: Callable[[M, Any], Any] | None = None,
     batch_size: int = 4,
     recover: int = 0,
@@ -73,6 +76,8 @@ def compress(
 
     Raises UserError, one sentence, for a value that is not allowed, and a model or images that cannot be used.
     """
+    if budget not in BUDGETS:
+        raise UserError(f"compress: budget is {budget!r}, but must be one of {', '.join(BUDGETS)}")
     plan: DecomposeParams = checked(
         DecomposeParams,
         {
@@ -91,7 +96,7 @@ def compress(
         raise UserError(f"compress: recover is {recover!r}, but must be a whole number of steps, 0 or more")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UserError(f"compress: batch_size is {batch_size!r}, but must be a whole number of images, 1 or more")
-    small = _copied(model)
+    small = _copied(model, "compress")
     run = Run(small, forward)
     batches = run.batches(images, batch_size)
     seen = batches if recover_on is None else run.batches(recover_on, batch_size)
@@ -107,6 +112,8 @@ def compress(
         replaced = {name: small.get_submodule(name) for name in factors}
         put_factors(small, factors)
         copy_into(small, {name: tensor for name, tensor in state.items() if name not in before})
+        if isinstance(small, Model):
+            small.spec = replace(small.spec, factors=factors_of(small))
         check_gone(replaced, run, batches[0])
         if recover:
             teacher = Run(copy.deepcopy(model).eval(), forward)
@@ -127,24 +134,31 @@ def compress(
     )
 
 
-def _copied(model: M) -> M:
-    """Return a copy of a model; raise UserError if there can be none, or none whose layers are to be seen."""
-    if hasattr(model, "_orig_mod"):
-        raise UserError(
-            "compress: the model is compiled, but must be the one that torch.compile was given: model._orig_mod"
-        )
+def _copied(model: M, what: str) -> M:
+    """Return a copy of a model; raise UserError if there can be none, or none whose layers are to be seen.
+
+    `what` is the call or the file that the sentence begins with.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{what}: the model is a {type(model).__name__}, but must be an nn.Module")
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod"):
+            part = f"{name} of the model" if name else "the model"
+            raise UserError(
+                f"{what}: {part} is compiled, but must be what torch.compile was given: its attribute _orig_mod"
+            )
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"compress: the model cannot be copied: {reason}; if it keeps what it computed, run it on an image "
+            f"{what}: the model cannot be copied: {reason}; if it keeps what it computed, run it on an image "
             "under torch.no_grad() first"
         ) from error
 
 
-def _patterns(given: str | Sequence[str]) -> Sequence[str]:
-    return [given] if isinstance(given, str) else given
+def _patterns(given: str | Sequence[str] | None) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given or ()
 
 
 def _calibrated(
@@ -170,10 +184,15 @@ def _calibrated(
 def restore(model: M, path: Path | str) -> M:
     """Return a copy of `model`, fresh from its own constructor, with the factors and weights that `save` wrote.
 
-    Raises UserError, one sentence, if the file is missing, altered or another, or was made from another model.
+    Raises UserError, one sentence, if the file is missing, altered or another, or was made from another model, and
+    if the model given cannot be copied or has no values.
     """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
     content, tensors = read_sealed(Path(path), KIND)
-    restored = copy.deepcopy(model)
+    restored = _copied(model, str(path))
+    if any(tensor.is_meta for tensor in distinct(restored).values()):
+        raise UserError(f"{path}: the model given is on meta, but must be on a device where it has values")
     factors = {name: checked(Factor, plain, str(path), name) for name, plain in content["factors"].items()}
     made = factors_of(restored)  # by the model's own constructor
     for name, factor in factors.items():

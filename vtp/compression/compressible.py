@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp.errors import UserError
+from vtp.models import Model, factorisable
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 LARGEST = 30.0  # of a normalised pixel: what is larger was not normalised
@@ -92,12 +93,14 @@ def compressible(
     or shares its weight, and if none is left.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    own = factorisable(model) if isinstance(model, Model) else found
     _check_matched("layers", layers, found)
     _check_matched("skip", skip, found)
     wanted = {
         name: module for name, module in found.items() if _matches(name, layers) and not _matches(name, skip)
     }
     left_alone = {name: reason for name, module in wanted.items() if (reason := _cannot(model, name, module))}
+    left_alone |= dict.fromkeys(wanted.keys() - own.keys(), "a checkpoint of this project has no factors there")
     left = {name: module for name, module in wanted.items() if name not in left_alone}
     _check_not_shared(model, left)
     calls, heads = _observed(left, run, batches[0])
@@ -138,8 +141,10 @@ def _cannot(model: nn.Module, name: str, layer: nn.Linear | nn.Conv2d) -> str:
         return "a grouped convolution" if layer.groups > 1 else f"a convolution with {layer.padding_mode} padding"
     if isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str):
         return "a convolution whose padding is a word"
-    if "weight" not in dict(layer.named_parameters(recurse=False)):
-        return "its weight is computed from other tensors"
+    own = dict(layer.named_parameters(recurse=False))
+    for part in ("weight", "bias"):
+        if getattr(layer, part) is not None and part not in own:
+            return f"its {part} is computed from other tensors"
     if any(getattr(layer, hooks) for hooks in HOOKS):
         return "it has hooks, which factors would not have"
     plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
@@ -153,7 +158,7 @@ def _check_not_shared(model: nn.Module, layers: dict[str, nn.Linear | nn.Conv2d]
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     for name, layer in layers.items():
-        others = [owner for owner in owners[id(layer.weight)] if owner != f"{name}.weight"]
+        others = [owner for owner in owners[id(layer.weight)] if owner != f"{name}.weight".lstrip(".")]
         if others:
             raise UserError(
                 f"compress: layer {name} shares its weight with {others[0]}; leave it alone with skip={[name]!r}"
@@ -172,13 +177,16 @@ def check_gone(replaced: Mapping[str, nn.Module], run: Run, batch: Any) -> None:
 
 
 def _observed(layers: Mapping[str, nn.Module], run: Run, batch: Any) -> tuple[Counter[str], list[str]]:
-    """Return how often each layer runs in a forward pass, and those that give something of the logits' shape."""
+    """Return how often each layer runs in a forward pass, and those that give the logits.
+
+    Where none gives these very numbers, as of two heads whose mean is taken: those that give something as large.
+    """
     calls: Counter[str] = Counter()
-    shapes: dict[str, torch.Size] = {}
+    outputs: dict[str, Tensor] = {}
 
     def note(name: str, output: Tensor) -> None:
         calls[name] += 1
-        shapes[name] = output.shape
+        outputs[name] = output
 
     hooks = [
         layer.register_forward_hook(lambda layer, inputs, output, name=name: note(name, output))
@@ -189,4 +197,6 @@ def _observed(layers: Mapping[str, nn.Module], run: Run, batch: Any) -> tuple[Co
     finally:
         for hook in hooks:
             hook.remove()
-    return calls, [name for name, shape in shapes.items() if shape == logits.shape]
+    place = logits.untyped_storage().data_ptr()
+    same = [name for name, output in outputs.items() if output.untyped_storage().data_ptr() == place]
+    return calls, same or [name for name, output in outputs.items() if output.shape == logits.shape]

@@ -17,6 +17,10 @@ def put_factors(model: nn.Module, factors: dict[str, Factor]) -> None:
     for name, layer in dense.items():
         weight = next(layer.parameters())
         model.get_submodule(name).to(weight.device, weight.dtype).train(layer.training)
+        parent = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, nn.TransformerEncoderLayer):
+            # Its fast path reads weights without calling their layers: factors would be multiplied out each time.
+            parent.activation_relu_or_gelu = 0
 
 
 def factors_of(model: nn.Module) -> dict[str, Factor]:

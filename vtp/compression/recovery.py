@@ -79,12 +79,12 @@ def _distil(
 
 
 def _drawn(batches: Sequence[Any], generator: torch.Generator) -> Iterator[Any]:
-    """Yield batches without end: of tensors, any images of them, blended in pairs; else one of `batches`.
+    """Yield batches without end: of images, any of them, blended in pairs; of anything else, one of `batches`.
 
     Blends are those of mixup (arXiv:1710.09412): of images on which it was trained a model is sure, and so says
     little; in between it is not.
     """
-    tensors = [batch for batch in batches if isinstance(batch, Tensor)]
+    tensors = [batch for batch in batches if isinstance(batch, Tensor) and _blends(batch)]
     sizes = {batch.shape[1:] for batch in tensors}
     if len(tensors) < len(batches) or len(sizes) > 1:
         while True:
@@ -94,3 +94,8 @@ def _drawn(batches: Sequence[Any], generator: torch.Generator) -> Iterator[Any]:
         one, other = (images[torch.randint(len(images), (size,), generator=generator)] for _ in range(2))
         share = torch.rand(size, *(1,) * (images.ndim - 1), generator=generator).to(images.device)
         yield (share * one + (1 - share) * other).to(images.dtype)
+
+
+def _blends(batch: Tensor) -> bool:
+    """Say whether there is something between two values, as there is between pixels, but not between tokens."""
+    return batch.is_floating_point() or batch.dtype == torch.uint8

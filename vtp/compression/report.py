@@ -65,5 +65,6 @@ class Report:
         return markdown_table(("layer", "shape", "rank", "parameters", "MACs", "output error"), rows) + (
             f"\n{self.parameters:,} of {self.parameters_dense:,} parameters "
             f"({self.parameters / self.parameters_dense:.0%}); KL divergence from the dense model "
-            f"{self.measured:.4f} nats{before}{expected}; the same class on {self.agreement:.1%} of the images\n"
+            f"{max(self.measured, 0.0):.4f} nats{before}{expected}; the same class on {self.agreement:.1%} of the "
+            "images\n"
         )

@@ -118,9 +118,9 @@ class LowRankLinear(_Product):
         self.left = left(factor.rank, dense.out_features, bias=factor.bias)
         self.look_like(dense, "in_features", "out_features")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (…, in) to (…, out)."""
-        return self.left(self.right(x))  # type: ignore[no-any-return]
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (…, in) to (…, out); some models give the argument by its name, which is that of PyTorch's layer."""
+        return self.left(self.right(input))  # type: ignore[no-any-return]
 
 
 class LowRankConv2d(_Product):
@@ -152,9 +152,9 @@ class LowRankConv2d(_Product):
             dense, "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"
         )
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
-        return self.left(self.right(x_BCHW))  # type: ignore[no-any-return]
+        return self.left(self.right(input))  # type: ignore[no-any-return]
 
 
 def factor_of(layer: LowRankLinear | LowRankConv2d) -> Factor:
