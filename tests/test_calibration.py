@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.conftest import ROOT
-from tests.models import both, random_images, random_model, small_spec
-from vtp.calibration.moments import fisher_draws, load_moments, moments, save_moments
+from tests.models import SEEDS, both, random_images, random_model, small_spec
+from vtp.calibration.moments import fisher_draws, load_moments, moments, moments_of, save_moments
 from vtp.calibration.roots import check_gradients, square_root
-from vtp.calibration.watching import calibration_images
+from vtp.calibration.watching import calibration_images, carried_directions
 from vtp.errors import UserError
 from vtp.models import Model, build, dense_spec, factorisable
 from vtp.params import load_params
@@ -90,6 +90,17 @@ def test_moments_are_those_of_all_inputs_and_the_model_stays_as_it_was(family: s
     assert not model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+@settings(max_examples=20)
+@given(st.integers(3, 40), st.integers(2, 20), st.floats(0, 1e3), SEEDS)
+def test_directions_that_few_rows_leave_empty_are_empty_in_float32_too(
+    dims: int, batch: int, mean: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer, rows = nn.Linear(dims, 4), mean + torch.randn(dims - 1, dims)
+    (flow,) = moments_of({"layer": layer}, layer, rows.split(batch), 0).values()
+    assert len(carried_directions(flow.inputs.covariance)[0]) == dims - 2  # about the mean
 
 
 @both

@@ -49,8 +49,10 @@ def test_it_is_the_same_matrix_with_bounded_coefficients(
     assert order.sort().values.tolist() == list(range(m))
     assert mix.abs().max() <= LARGEST if mix.numel() else rank == m
     product = left @ right
-    torch.testing.assert_close(rebuilt(pivots, mix, order), product, rtol=0, atol=1e-13 * float(product.norm()))
-    assert all((product == row).all(1).any() for row in pivots)  # rows of the product itself
+    size = float(product.norm())
+    torch.testing.assert_close(rebuilt(pivots, mix, order), product, rtol=0, atol=1e-13 * size)
+    # Rows of the product itself, but for the order in which a library adds up where it multiplies fewer rows.
+    assert all((product - row).norm(dim=1).min() <= 1e-15 * rank * size for row in pivots)
 
 
 @given(st.integers(2, 10), st.integers(1, 9), st.integers(0, 99))

@@ -46,6 +46,8 @@ def changed(key: Key, value: Any) -> dict[str, Any]:
     content = copy.deepcopy(CONTENTS[key.family])
     *section, last = key.name.split(".")
     (content[section[0]] if section else content)[last] = value
+    if key.name == "training.crop_padding":  # must be below it
+        content["data"]["image_size"] = 128
     return content
 
 

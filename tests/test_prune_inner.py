@@ -222,3 +222,18 @@ def test_of_queries_the_loss_is_that_of_the_least_error_of_their_products_with_k
         missing = (torch.eye(6, dtype=torch.float64) - read.T @ make) @ query
         lost += float((ridged(flow)[all_dims, all_dims] @ missing @ second @ missing.T).trace()) / 2
     assert lost == pytest.approx(report.predicted_loss, rel=1e-2)
+
+
+@settings(max_examples=10)
+@given(st.sampled_from([0.0, 1e-30, 1e-12, 1e-6]), SEEDS)
+def test_a_block_that_hardly_counts_is_narrowed_like_others(size: float, seed: int) -> None:
+    """The gradients of what comes before its small weights are small, and their squares may be zero."""
+    model = random_model(small_spec("vit"), seed).float()
+    with torch.no_grad():
+        for layer in ("value", "output"):
+            model.get_parameter(f"blocks.1.attention.{layer}.weight").mul_(size)
+    images = random_images(model.spec, 40)
+    narrowing = Narrowing.of(model, moments(model, images, 0))
+    with torch.no_grad():
+        torch.testing.assert_close(narrowing.to(1.0)[0](images), model(images), rtol=1e-4, atol=1e-4)
+        assert narrowing.to(0.5)[0](images).isfinite().all()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-ROUNDING = 1 + 1e-12  # of sums of errors, none of which is negative
+ROUNDING = 1 + 1e-12  # of sums of costs or errors, none of which is negative
 
 
 class Table(NamedTuple):
@@ -31,9 +31,10 @@ class Table(NamedTuple):
 def solve(tables: Sequence[Table], budget: float) -> list[int]:
     """Return which choice to take from each table: of all within the budget, one of least total error.
 
-    That it is the least is proven but for the rounding of sums in float64. Raises ValueError if even the cheapest
-    choices cost more than `budget`.
+    That it is the least is proven but for the rounding of sums in float64: a millionth of a millionth more than
+    `budget` counts as within it. Raises ValueError if even the cheapest choices cost more.
     """
+    budget *= ROUNDING
     useful = [_undominated(table) for table in tables]
     tables = [_pick(table, indices) for table, indices in zip(tables, useful, strict=True)]
     hulls = [_hull(table) for table in tables]

@@ -52,7 +52,8 @@ class Moments:
 class _Sums:
     """Of rows, about the first of them: beside a large mean, rounding would hide which directions are empty.
 
-    A batch is multiplied in the dtype of its rows, and batches are added in float64.
+    A batch is multiplied in the dtype of its rows, and batches are added in float64. Rows that are fewer than
+    their dimensions are multiplied in it, too: they leave directions empty, which float32 would fill by rounding.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -62,10 +63,11 @@ class _Sums:
         self.squares = rows.new_zeros(size, size, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        centred = rows - self.origin
+        self.count += len(rows)
+        few = self.count <= len(self.total)
+        centred = rows.double() - self.origin.double() if few else rows - self.origin
         self.total += centred.sum(0)
         self.squares += centred.T @ centred
-        self.count += len(rows)
 
     def moments(self) -> Inputs:
         """Return them; the sums are used up."""

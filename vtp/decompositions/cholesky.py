@@ -58,6 +58,8 @@ class Cholesky(Decomposition):
 
 def _pivoted_cholesky(tall: Array) -> tuple[Array, Array, NDArray[np.int64], int]:
     """Q, R, Π and the rank that the Gram matrix reveals, for m ≥ n."""
+    scale = 2.0 ** np.frexp(np.abs(tall).max(initial=0.0))[1]  # squares of the very large or small are no numbers
+    tall = tall / scale
     packed, pivots, rank, _ = dpstrf(tall.T @ tall)
     order = pivots.astype(np.int64) - 1
     R = np.triu(packed)
@@ -69,4 +71,4 @@ def _pivoted_cholesky(tall: Array) -> tuple[Array, Array, NDArray[np.int64], int
     norms = np.linalg.norm(columns[:, rank:], axis=0)
     R[rank:, rank:] = np.diag(norms)
     columns[:, rank:] /= np.where(norms > 0, norms, 1.0)
-    return columns, R, order, rank
+    return columns, R * scale, order, rank

@@ -38,8 +38,9 @@ def uniform(units: Mapping[str, Choices], keep: float) -> Ranks:
     """Give each unit the rank whose cost is nearest to `keep` of its dense cost; None: it stays dense.
 
     Units whose cheapest choice costs more take that, and the others a smaller part of theirs. What rounding one
-    unit leaves or overdraws is carried to the next, so that the whole model is within one rank of the budget,
-    unless the cheapest choices of all cost more than that.
+    unit leaves or overdraws is carried to the next, so that the whole model is at most half a step, the widest
+    between two choices of a unit, above or below the budget, unless the cheapest choices of all cost more than
+    that.
     """
     ranks: Ranks = {}
     carried = 0.0
@@ -74,8 +75,7 @@ def water_filling(units: Mapping[str, Choices], keep: float) -> Ranks:
     removes equally much. In general it is a knapsack problem, which is solved exactly.
     """
     tables = [Table(np.append(unit.costs, unit.dense), np.append(unit.errors, 0.0)) for unit in units.values()]
-    budget = keep * sum(unit.dense for unit in units.values()) * (1 + 1e-15)  # for the rounding of 0.57 · 100
-    chosen = solve(tables, budget)
+    chosen = solve(tables, keep * sum(unit.dense for unit in units.values()))
     return {
         name: index + 1 if index < len(unit.costs) else None
         for (name, unit), index in zip(units.items(), chosen, strict=True)

@@ -145,6 +145,8 @@ def _rotate(state: State, inner: Inner, head: slice, flows: Mapping[str, Moments
         gradients = _ridged(flow)[head, head]
         mean = maker[head] @ flow.inputs.mean + (0 if bias is None else bias[head].double())
         squares = maker[head] @ flow.inputs.covariance @ maker[head].T + torch.outer(mean, mean)
+    unit = float(gradients.diagonal().mean()) or 1.0  # where hardly any gradient comes, products underflow
+    gradients = gradients / unit
     (left_root, left_inverse), (right_root, right_inverse) = (_root(each) for each in (gradients, squares))
     U, Sigma, V = torch.linalg.svd(left_root @ right_root)
     scale = sqrt(Sigma.clamp_min(torch.finfo(Sigma.dtype).tiny))
@@ -157,7 +159,7 @@ def _rotate(state: State, inner: Inner, head: slice, flows: Mapping[str, Moments
         target[:, head] = (reader[:, head] @ read).to(target)
     else:
         target[head] = (read.T @ reader[head]).to(target)
-    worth: Tensor = Sigma.square()
+    worth: Tensor = Sigma.square() * unit
     return worth
 
 
