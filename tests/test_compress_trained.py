@@ -108,6 +108,7 @@ def test_recovery_without_labels_brings_new_images_nearer_too(tmp_path: Path) ->
         assert torch.equal(same(images()), small(images()))
 
 
+@pytest.mark.slow
 def test_recovery_on_more_images_brings_new_ones_nearer() -> None:
     few, more = (
         compress(trained(), images()[:64], keep=0.1, batch_size=64, recover=300, recover_on=seen)

@@ -28,7 +28,7 @@ def largest_difference(model: Model, other: Model, images: torch.Tensor) -> floa
         return float((model(images) - other(images)).abs().max())
 
 
-@pytest.mark.parametrize("head_dim", [64, 76])
+@pytest.mark.parametrize("head_dim", [pytest.param(64, marks=pytest.mark.slow), 76])
 def test_the_paper_s_model_trains_prunes_factorises_and_reloads(head_dim: int, tmp_path: Path) -> None:
     params = load_params(ROOT / "configs" / "paper.yaml")
     assert isinstance(params.model, ViTParams)

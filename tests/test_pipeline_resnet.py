@@ -16,6 +16,8 @@ from vtp.cost import parameters
 from vtp.models import factorisable
 from vtp.models.resnet.spec import ResNetSpec
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("none", "svd", "lu")
 EPOCHS = {"baseline": 6, "sparsify": 2, "finetune": 2}
 

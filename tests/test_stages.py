@@ -15,6 +15,8 @@ from stages.paths import SOURCE
 from stages.source import main as take_fingerprints
 from tests.conftest import TINY, run, stages_run, write_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny(make_clone: Callable[[str], Path]) -> Path:

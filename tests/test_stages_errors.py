@@ -1,7 +1,9 @@
-"""How a stage that is run by hand ends when something is wrong: in one line, or with a traceback if it is ours."""
+"""How a stage ends when something is wrong: in one line, or with a traceback if it is ours."""
 
 import os
 import subprocess
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,16 +12,30 @@ from stages.shared import run_stage
 from tests.conftest import ROOT, write_params
 
 
-def by_hand(folder: Path, stage: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a stage of this project on the files in `folder`."""
-    return subprocess.run(
-        ["python", "-m", *f"stages.{stage}".split()],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], list[str]]:
+    """Return a function that runs a stage, which must fail, in `tmp_path`; it returns the lines of stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(stage: str) -> list[str]:
+        monkeypatch.setattr("sys.argv", stage.split())
+        with pytest.raises(SystemExit, match="1"):
+            run_stage(import_module(f"stages.{stage.split()[0]}").main)
+        return capsys.readouterr().err.splitlines()
+
+    return run
+
+
+def test_a_stage_run_by_hand_ends_like_one_in_this_process(tmp_path: Path) -> None:
+    write_params(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = ["python", "-m", "stages.decompose", "svd"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("no such file; run the stage that writes it first (dvc repro)\n")
 
 
 @pytest.mark.parametrize(
@@ -36,25 +52,25 @@ def by_hand(folder: Path, stage: str, **environment: str) -> subprocess.Complete
         "report",
     ],
 )
-def test_a_stage_without_its_input_says_which_file_is_missing(stage: str, tmp_path: Path) -> None:
+def test_a_stage_without_its_input_says_which_file_is_missing(
+    stage: str, tmp_path: Path, refused: Callable[[str], list[str]]
+) -> None:
     write_params(tmp_path)
-    done = by_hand(tmp_path, stage)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "no such file; run the stage that writes it first" in done.stderr
+    (line,) = refused(stage)
+    assert line.startswith("error: ")
+    assert "no such file; run the stage that writes it first" in line
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 @pytest.mark.parametrize("lock", [None, "stages: [\n", "<<<<<<< HEAD\n", "stages: {}\n", "text\n"])
-def test_a_lock_that_cannot_be_read_does_not_hide_the_mistake(lock: str | None, tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_read_does_not_hide_the_mistake(
+    lock: str | None, tmp_path: Path, refused: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_params(tmp_path, ("seed: 0 ", "seed: -1 "))
     if lock is not None:
         (tmp_path / "dvc.lock").write_text(lock)
-    done = by_hand(tmp_path, "fetch", DVC_STAGE="fetch")
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "error: params.yaml: seed is -1, but must be a whole number from 0 to 2147483647"
-    ]
+    monkeypatch.setenv("DVC_STAGE", "fetch")
+    assert refused("fetch") == ["error: params.yaml: seed is -1, but must be a whole number from 0 to 2147483647"]
 
 
 @pytest.mark.parametrize(
